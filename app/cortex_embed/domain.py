@@ -1,0 +1,173 @@
+"""The data nouns that travel through the pipeline, and what a provider must do.
+
+They exist so that `server`, `wire`, `service` and `providers` share words, not code. This
+module must never import a wire format, a runtime, or numpy at run time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+InputType = Literal["query", "document"]
+Truncate = Literal["end", "start", "none"]
+Priority = Literal["interactive", "bulk"]
+Text = str | tuple[int, ...]
+"""One string to embed, or the token ids of one text, special tokens included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A text and the leading values of the vector that its model must give.
+
+    `vector` is L2-normalized; `tolerance` bounds the absolute difference of each value;
+    `source` says who published it. `dimensions` is the width the vector was shortened to
+    before it was normalized, None for the full one.
+    """
+
+    text: str
+    vector: tuple[float, ...]
+    tolerance: float
+    source: str
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a model is: a catalogue entry, or an artifact's manifest read back.
+
+    `max_tokens` counts special tokens. `dimensions` is the width of the full vector.
+    """
+
+    id: str
+    repo: str
+    revision: str
+    family: str
+    pooling: Literal["cls", "mean", "last_token"]
+    normalize: bool
+    dimensions: int
+    max_tokens: int
+    query_prefix: str
+    document_prefix: str
+    licence: str
+    aliases: tuple[str, ...] = ()
+    matryoshka: tuple[int, ...] = ()
+
+    def prefix(self, input_type: InputType | None) -> str:
+        """The text put before an input. None (intent not stated) never adds one."""
+        if input_type is None:
+            return ""
+        return self.query_prefix if input_type == "query" else self.document_prefix
+
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` means this model: id, repository or alias, any letter case."""
+        wanted = name.casefold()
+        if wanted.endswith(":latest"):  # Ollama clients add the tag by themselves
+            wanted = wanted.removesuffix(":latest")
+        return wanted in {n.casefold() for n in (self.id, self.repo, *self.aliases)}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """What a caller asked for, in no dialect.
+
+    `model` None means the default one. `dimensions` None means the full width.
+    `param` is how the caller spells the field that holds the texts, for error messages.
+    """
+
+    texts: tuple[Text, ...]
+    model: str | None = None
+    input_type: InputType | None = None
+    dimensions: int | None = None
+    truncate: Truncate | None = None
+    normalize: bool = True
+    priority: Priority | None = None
+    param: str = "texts"
+    single: bool = False
+    """Whether the caller sent one bare text rather than a list (for naming its field)."""
+    names: tuple[str, ...] = ()
+    """What the caller calls each text, where that is no path of a field: `line 17`."""
+
+    def path(self, index: int) -> str:
+        """The caller's name of text `index`: `input`, `input[3]`, or its own name."""
+        if self.names:
+            return self.names[index]
+        return self.param if self.single else f"{self.param}[{index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """Text `index` had `tokens` tokens (special ones included), of which `used` were embedded."""
+
+    index: int
+    tokens: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent in each stage of one request."""
+
+    tokenize: float = 0.0
+    queue: float = 0.0
+    engine: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What a provider returns for n texts.
+
+    `vectors` is float32 [n, dimensions]: full width, pooled, not yet normalized.
+    `tokens` counts the tokens embedded, special ones included, after truncation.
+    """
+
+    vectors: Vectors
+    tokens: int
+    truncations: tuple[Truncation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to an `EmbedRequest`: `vectors` is float32 [n, k], in the order of the texts."""
+
+    vectors: Vectors
+    tokens: int
+    model: ModelSpec
+    truncations: tuple[Truncation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+
+class Provider(Protocol):
+    """Who computes. One instance serves one model."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    async def load(self) -> None:
+        """Make ready to embed, once. Raises ModelFileError."""
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        priority: Priority,
+    ) -> Pooled:
+        """Embed n >= 1 texts.
+
+        Raises TextError for a text that cannot be embedded, OverloadedError when the queue
+        is full, EngineError when the runtime fails.
+        """
+
+    async def close(self) -> None:
+        """Finish what is queued, then release the model."""

@@ -1,0 +1,188 @@
+"""The error tree: every failure a caller or a person can meet, in one place.
+
+    EmbedError
+    ├── InvalidRequestError       400   the caller's input
+    │   ├── TextError             400   one text of it, by index
+    │   └── ModelNotFoundError    404
+    ├── PayloadTooLargeError      413
+    ├── RequestTimeoutError       408
+    ├── RouteError                404, 405
+    ├── OverloadedError           429   retry later
+    ├── NotReadyError             503   loading or draining; retry later
+    ├── EngineError               500   our fault
+    └── StartupError              the process cannot start; exit code, no status
+        ├── UsageError            exit 2
+        ├── ModelFileError        exit 3   missing, damaged, or not ours
+        ├── BindError             exit 4   port in use, address not ours
+        ├── InputError            exit 5   a line of `embed`'s input
+        ├── OutputError           exit 6   a file or directory that cannot be written
+        └── SelfTestError         exit 7
+
+A message says the value, the limit and the way out. This module must never import the
+rest of the package, and no class here knows a wire format: `wire/` maps them, once per
+dialect.
+"""
+
+from typing import ClassVar
+
+
+class EmbedError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    `code` is stable and machine-readable; `status` the HTTP status; `retryable` whether the
+    same request can succeed later; `exit_code` what the process exits with when the error
+    reaches the command line.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """Path of the offending field in the caller's own spelling, e.g. `input[3]`."""
+
+
+class InvalidRequestError(EmbedError):
+    """The request itself is wrong; sending it again cannot help."""
+
+    code = "invalid_request"
+    status = 400
+    exit_code = 5
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param)
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # a narrower code of the same class
+
+
+class TextError(InvalidRequestError):
+    """Text `index` of a request cannot be embedded; says nothing yet of how the caller named it."""
+
+    code = "invalid_text"
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """The named model is not served here (never answered by another model)."""
+
+    code = "model_not_found"
+    status = 404
+    exit_code = 2
+
+
+class PayloadTooLargeError(EmbedError):
+    """The body is over `max_body_bytes`."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class RequestTimeoutError(EmbedError):
+    """The client stopped sending its body."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class RouteError(EmbedError):
+    """No such path (404) or no such method on it (405)."""
+
+    code = "not_found"
+    status = 404
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        if allowed:
+            self.code = "method_not_allowed"  # type: ignore[misc]
+            self.status = 405  # type: ignore[misc]
+
+
+class OverloadedError(EmbedError):
+    """The queue is full; refused before any work was done."""
+
+    code = "overloaded"
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds, for the Retry-After header (RFC 9110 section 10.2.3)."""
+
+
+class NotReadyError(EmbedError):
+    """The model is loading, or the server is draining."""
+
+    code = "not_ready"
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, phase: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.phase = phase
+        """`loading` or `draining`."""
+        self.retry_after = retry_after
+
+
+class EngineError(EmbedError):
+    """The runtime failed on a micro-batch. Only that micro-batch's waiters see it."""
+
+    code = "engine_error"
+    status = 500
+
+
+class StartupError(EmbedError):
+    """The process cannot do what it was started for."""
+
+    code = "startup_failed"
+    exit_code = 1
+
+
+class UsageError(StartupError):
+    """A flag, an environment variable or a line of the settings file is wrong."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ModelFileError(StartupError):
+    """A model file is missing, damaged, or of a kind that cannot be loaded."""
+
+    code = "model_file"
+    exit_code = 3
+
+
+class BindError(StartupError):
+    """The address cannot be listened on."""
+
+    code = "bind"
+    exit_code = 4
+
+
+class InputError(StartupError):
+    """A line of `embed`'s input cannot be embedded."""
+
+    code = "input"
+    exit_code = 5
+
+
+class OutputError(StartupError):
+    """A file or directory cannot be written."""
+
+    code = "output"
+    exit_code = 6
+
+
+class SelfTestError(StartupError):
+    """The vectors are not the ones this model must give."""
+
+    code = "selftest"
+    exit_code = 7

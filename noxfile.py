@@ -1,0 +1,137 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox[uv]"]
+# ///
+"""Everything that is done with this repository, one session each: `nox -l` lists them.
+
+Continuous integration calls these sessions and nothing else. A session installs what it
+needs from the lock files, with hashes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+DEFAULT_MODEL = "all-minilm-l6-v2"
+SOURCES = Path("dist", "sources", DEFAULT_MODEL)
+EMBEDDED = Path("app", "cortex_embed", "embedded")
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+def install(session: nox.Session, lock: str) -> None:
+    """The locked dependencies, then the package itself, editable."""
+    session.install("--require-hashes", "-r", f"requirements/{lock}.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+
+
+def embed_default_model(session: nox.Session) -> None:
+    """Fetch, export and check the model that a source checkout carries."""
+    session.run("python", "build/fetch_model.py", DEFAULT_MODEL, "--out", str(SOURCES))
+    session.run(
+        "python", "build/export_onnx.py", str(SOURCES), "--model", DEFAULT_MODEL,
+        "--out", str(EMBEDDED),
+    )  # fmt: skip
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Set everything up and serve on 127.0.0.1:8121; arguments after -- go to the server."""
+    install(session, "export")
+    embed_default_model(session)
+    session.run("cortex-embed", "selftest")
+    python = str(Path(session.bin) / ("python.exe" if sys.platform == "win32" else "python"))
+    command = [python, "-m", "cortex_embed", "serve", *session.posargs]
+    if sys.platform == "win32":
+        session.run(*command, interrupt_timeout=40.0)
+    else:
+        # The server takes nox's place, so that whoever stops "nox" stops the server.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(python, command)  # noqa: S606 - no shell is wanted
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Set everything up and run the test suite on the Python that runs nox."""
+    install(session, "dev")
+    embed_default_model(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS, default=False)
+def compat(session: nox.Session) -> None:
+    """The test suite on every supported Python that this machine has."""
+    install(session, "dev")
+    embed_default_model(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and the arrows between the packages."""
+    install(session, "dev")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict, over everything we wrote."""
+    install(session, "dev")
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def fix(session: nox.Session) -> None:
+    """Format, and apply the fixes that ruff can make."""
+    install(session, "dev")
+    session.run("ruff", "check", "--fix")
+    session.run("ruff", "format")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Write the generated blocks of README.md."""
+    install(session, "dev")
+    session.run("python", "build/docs.py")
+
+
+@nox.session(default=False, venv_backend="venv")
+def parity(session: nox.Session) -> None:
+    """Compare our vectors with PyTorch's and transformers', at graph level and served."""
+    # pip, not uv: where a CPU wheel of torch is offered to pip it is taken; the hashes of
+    # torch differ by platform and index, so this one file is pinned without them.
+    session.install("--require-hashes", "-r", "requirements/export.lock")
+    session.install("-r", "requirements/parity.in")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    embed_default_model(session)
+    session.run("python", "build/parity.py", "--work", "dist/parity", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write requirements/*.lock anew from pyproject.toml: all five targets, with hashes."""
+    session.install("uv")
+    compile_ = ["uv", "pip", "compile", "--universal", "--generate-hashes", "--no-header"]
+    compile_ += ["--no-emit-index-url", "--python-version", "3.11", "--quiet", "pyproject.toml"]
+    compile_ += session.posargs  # e.g. --upgrade
+    runtime = "requirements/runtime.lock"
+    session.run(*compile_, "-o", runtime)
+    for group in ("export", "dev"):
+        out = f"requirements/{group}.lock"
+        session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
+
+
+if __name__ == "__main__":
+    nox.main()

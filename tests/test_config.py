@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cortex_embed import config
+from cortex_embed.errors import UsageError
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_defaults_parse_as_their_own_text() -> None:
+    for row in config.rows():
+        if row.default is None:
+            continue
+        assert row.parse(row.shown) == row.default, row.name
+
+
+def test_every_setting_is_a_flag_an_env_a_key_and_a_sentence() -> None:
+    for row in config.rows():
+        assert row.flag == "--" + row.name.replace("_", "-")
+        assert row.env == "CORTEX_EMBED_" + row.name.upper()
+        assert len(row.help) > 10
+        assert row.on
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("flag", 9001), ("env", 9002), ("file", 9003), ("default", 8121)],
+)
+def test_precedence(
+    source: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ["flag", "env", "file", "default"]
+    present = order[order.index(source) :]
+    file = tmp_path / "settings.toml"
+    file.write_text("port = 9003\n" if "file" in present else "")
+    if "env" in present:
+        monkeypatch.setenv("CORTEX_EMBED_PORT", "9002")
+    flags = {"port": "9001"} if "flag" in present else {}
+    assert config.load(flags, file).port == expected
+
+
+def test_the_settings_file_can_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "näme with space.toml"
+    file.write_text('host = "::1"\naccess_log = true\nmax_body_bytes = "1MiB"\n')
+    monkeypatch.setenv("CORTEX_EMBED_CONFIG", str(file))
+    settings = config.load({})
+    assert (settings.host, settings.access_log, settings.max_body_bytes) == ("::1", True, 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "words"),
+    [
+        ("port", "70000", ["--port", "70000", "65535"]),
+        ("port", "x", ["--port", "'x'", "whole number"]),
+        ("threads", "-1", ["--threads", "-1"]),
+        ("max_body_bytes", "huge", ["--max-body-bytes", "huge", "32MiB"]),
+        ("grace_period", "soon", ["--grace-period", "soon", "30s"]),
+        ("access_log", "maybe", ["--access-log", "maybe", "true or false"]),
+        ("on_overlong", "ignore", ["--on-overlong", "ignore", "truncate, error"]),
+        ("model", " ", ["--model", "empty"]),
+    ],
+)
+def test_a_wrong_flag_names_itself_the_value_and_what_is_allowed(
+    name: str, raw: str, words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load({name: raw})
+    assert all(word in caught.value.message for word in words)
+    assert caught.value.exit_code == 2
+
+
+def test_a_wrong_variable_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORTEX_EMBED_PORT", "eighty")
+    with pytest.raises(UsageError, match="CORTEX_EMBED_PORT: 'eighty'"):
+        config.load({})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"port = [1]", "single value"),
+        (b"prot = 1", "unknown key 'prot'"),
+        (b"port = ", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_names_itself(content: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        config.load({}, file)
+    assert str(file) in caught.value.message
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        config.load({}, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [("1024", 1024), ("2k", 2000), ("2KiB", 2048), ("1.5s", None), ("10 MB", 10**7)],
+)
+def test_sizes(raw: str, value: int | None) -> None:
+    if value is None:
+        with pytest.raises(ValueError, match="size"):
+            config.size(raw)
+    else:
+        assert config.size(raw) == value
+
+
+@given(st.integers(0, 86_400))
+def test_durations_in_seconds(seconds: int) -> None:
+    assert config.duration(f"{seconds}s") == config.duration(str(seconds)) == seconds
+
+
+def test_duration_units() -> None:
+    assert config.duration("500ms") == 0.5
+    assert config.duration("15m") == 900
+    with pytest.raises(ValueError, match="24h"):
+        config.duration("25h")

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cortex_embed import vectors
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+floats = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+matrices = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=floats
+)
+
+
+@given(matrices)
+def test_rows_have_length_one_or_zero(matrix: np.ndarray) -> None:
+    lengths = np.linalg.norm(vectors.l2_normalize(matrix).astype(np.float64), axis=1)
+    zero = np.linalg.norm(matrix.astype(np.float64), axis=1) < 1e-12
+    assert np.all(zero | (np.abs(lengths - 1) < 1e-6))
+
+
+@given(matrices, st.data())
+def test_a_row_is_the_same_alone_and_among_others(matrix: np.ndarray, data: st.DataObject) -> None:
+    row = data.draw(st.integers(0, len(matrix) - 1))
+    together = vectors.l2_normalize(matrix)[row]
+    alone = vectors.l2_normalize(matrix[row : row + 1])[0]
+    assert together.tobytes() == alone.tobytes()
+
+
+def test_row_independence_holds_beyond_numpys_buffer() -> None:
+    # 8192 elements is where numpy's buffered iteration would cut a row in two.
+    matrix = np.random.RandomState(0).standard_normal((2048, 384)).astype(np.float32)
+    together = vectors.l2_normalize(matrix)
+    alone = np.concatenate([vectors.l2_normalize(row[np.newaxis]) for row in matrix])
+    assert together.tobytes() == alone.tobytes()
+
+
+@given(matrices, st.data())
+def test_shape_shortens_then_normalizes(matrix: np.ndarray, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, matrix.shape[1]))
+    shaped = vectors.shape(matrix, dimensions=k, normalize=True)
+    assert shaped.shape == (len(matrix), k)
+    np.testing.assert_array_equal(shaped, vectors.l2_normalize(matrix[:, :k]))
+
+
+def test_shape_without_normalizing_keeps_the_values() -> None:
+    matrix = np.array([[3.0, 4.0, 5.0]], dtype=np.float32)
+    np.testing.assert_array_equal(
+        vectors.shape(matrix, dimensions=2, normalize=False), [[3.0, 4.0]]
+    )
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 50), elements=floats))
+def test_base64_round_trip(vector: np.ndarray) -> None:
+    np.testing.assert_array_equal(vectors.from_base64(vectors.to_base64(vector)), vector)
+
+
+def test_base64_is_little_endian_float32() -> None:
+    # 1.0f is 00 00 80 3f in little-endian order.
+    assert vectors.to_base64(np.array([1.0], dtype=np.float32)) == "AACAPw=="
+
+
+def test_bad_base64_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"."):
+        vectors.from_base64("not base64!")
