@@ -1,0 +1,1 @@
+"""Who computes vectors. Each module here holds one provider or one of its parts."""

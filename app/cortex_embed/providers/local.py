@@ -1,0 +1,150 @@
+"""The local provider: tokenizer, micro-batcher and engine of one model in this process.
+
+Two things leave the event loop here, each into its own bounded thread pool: tokenizing and
+`Engine.run`. It must never normalize or shorten: that happens after the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from cortex_embed.config import prepare_runtime_environment
+from cortex_embed.domain import Pooled, Timings, Truncation
+from cortex_embed.errors import NotReadyError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cortex_embed.domain import InputType, ModelSpec, Priority, Text, Truncate
+    from cortex_embed.models.store import Artifact
+    from cortex_embed.providers.batcher import MicroBatcher
+    from cortex_embed.providers.engine import Engine
+    from cortex_embed.providers.tokenizer import Encoded, Tokenizer
+
+_SLICE_CHARS = 200_000
+"""Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
+slice, so that other callers' texts get their turn between."""
+
+
+class LocalProvider:
+    """Serves one artifact. Create it anywhere; `load` inside the event loop."""
+
+    def __init__(
+        self, artifact: Artifact, *, threads: int, max_batch_tokens: int, max_queue_tokens: int
+    ) -> None:
+        self._artifact = artifact
+        self._threads = threads
+        self._max_batch_tokens = max_batch_tokens
+        self._max_queue_tokens = max_queue_tokens
+        self._tokenizer: Tokenizer | None = None
+        self._batcher: MicroBatcher | None = None
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._artifact.spec
+
+    async def load(self) -> None:
+        """Read tokenizer and graph in threads, warm up with one text. Raises ModelFileError."""
+        from cortex_embed.providers.batcher import MicroBatcher
+
+        prepare_runtime_environment()
+        loop = asyncio.get_running_loop()
+        tokenizer, engine = await asyncio.gather(
+            loop.run_in_executor(self._tokenizing, self._load_tokenizer),
+            loop.run_in_executor(None, self._load_engine),
+        )
+        warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
+        await loop.run_in_executor(None, engine.run, [warm_up[0].ids])
+        self._tokenizer = tokenizer
+        self._batcher = MicroBatcher(
+            engine.run,
+            dimensions=self.spec.dimensions,
+            workers=self._threads,
+            max_batch_tokens=self._max_batch_tokens,
+            max_queue_tokens=self._max_queue_tokens,
+        )
+
+    def _load_tokenizer(self) -> Tokenizer:
+        from cortex_embed.providers.tokenizer import Tokenizer
+
+        return Tokenizer(self._artifact.tokenizer, max_tokens=self.spec.max_tokens)
+
+    def _load_engine(self) -> Engine:
+        from cortex_embed.providers.engine import Engine
+
+        return Engine(self._artifact.graph, dimensions=self.spec.dimensions)
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        priority: Priority,
+    ) -> Pooled:
+        """See `domain.Provider.embed`."""
+        if self._tokenizer is None or self._batcher is None:
+            raise NotReadyError("The model is loading; try again shortly.", phase="loading")
+        started = time.perf_counter()
+        encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
+        tokenized = time.perf_counter()
+        batched = await self._batcher.embed([e.ids for e in encoded])
+        return Pooled(
+            vectors=batched.vectors,
+            tokens=sum(len(e.ids) for e in encoded),
+            truncations=tuple(
+                Truncation(index=i, tokens=e.tokens, used=len(e.ids))
+                for i, e in enumerate(encoded)
+                if e.tokens > len(e.ids)
+            ),
+            timings=Timings(
+                tokenize=tokenized - started,
+                queue=batched.queue_seconds,
+                engine=batched.engine_seconds,
+            ),
+        )
+
+    async def _encode(
+        self, texts: Sequence[Text], prefix: str, truncate: Truncate
+    ) -> list[Encoded]:
+        assert self._tokenizer is not None  # noqa: S101 - embed() has checked; this is for mypy
+        loop = asyncio.get_running_loop()
+        encoded: list[Encoded] = []
+        for part in _slices(texts):
+            try:
+                encoded += await loop.run_in_executor(
+                    self._tokenizing, _encode, self._tokenizer, part, prefix, truncate
+                )
+            except TextError as why:
+                raise TextError(len(encoded) + why.index, why.message) from None
+        return encoded
+
+    async def close(self) -> None:
+        """Finish what is queued, stop the threads, release the session."""
+        if self._batcher is not None:
+            await self._batcher.close()
+        self._batcher = None
+        self._tokenizer = None
+        self._tokenizing.shutdown(wait=True, cancel_futures=True)
+
+
+def _encode(
+    tokenizer: Tokenizer, texts: Sequence[Text], prefix: str, truncate: Truncate
+) -> list[Encoded]:
+    return tokenizer.encode(texts, prefix=prefix, truncate=truncate)
+
+
+def _slices(texts: Sequence[Text]) -> list[Sequence[Text]]:
+    slices: list[Sequence[Text]] = []
+    start = chars = 0
+    for end, text in enumerate(texts):
+        if end > start and chars + len(text) > _SLICE_CHARS:
+            slices.append(texts[start:end])
+            start, chars = end, 0
+        chars += len(text)
+    slices.append(texts[start:])
+    return slices

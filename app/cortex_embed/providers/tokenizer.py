@@ -1,0 +1,174 @@
+"""Text to token ids: prefix, truncation with counts, and nothing silent.
+
+Truncation is ours: tokenizer files carry limits of their own (MiniLM's says 128 where the
+model's is 256), so the file's truncation and padding are switched off. This module must
+never drop a token without counting it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cortex_embed.errors import ModelFileError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer as HfTokenizer
+
+    from cortex_embed.domain import Text, Truncate
+
+    Ids = NDArray[np.int64]
+
+_PIECE_CHARS = 50_000
+"""A longer text is tokenized in pieces: an encoding holds some 100 bytes per token, and
+only the piece that is kept need exist beyond its count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """`ids` int64 [used], special tokens included; `tokens` the count before truncation."""
+
+    ids: Ids
+    tokens: int
+
+
+def pieces(text: str, limit: int = _PIECE_CHARS) -> Iterator[str]:
+    """Cut before whitespace, where no tokenizer joins; a run without any stays whole."""
+    start = 0
+    while len(text) - start > limit:
+        end = start + limit
+        while end < len(text) and not text[end].isspace():
+            end += 1
+        yield text[start:end]
+        start = end
+    if start < len(text) or not text:
+        yield text[start:]
+
+
+class Tokenizer:
+    """The model's own tokenizer (HF tokenizers), with the catalogue's limit."""
+
+    def __init__(self, file: Path, *, max_tokens: int) -> None:
+        """Raises ModelFileError for a file that is no tokenizer."""
+        from tokenizers import Tokenizer as HfTokenizer
+
+        try:
+            self._hf: HfTokenizer = HfTokenizer.from_file(str(file))
+        except Exception as why:  # the binding raises bare Exception
+            raise ModelFileError(f"{file} is not a tokenizer: {why}.") from None
+        self._hf.no_truncation()
+        self._hf.no_padding()
+        self.max_tokens = max_tokens
+        self.vocab_size = self._hf.get_vocab_size(with_added_tokens=True)
+        self._head, self._tail = self._special_tokens()
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """The ids that the post-processor puts before and after a text, found with a probe."""
+        probe = self._hf.encode("a", add_special_tokens=False).ids
+        whole = self._hf.encode("a", add_special_tokens=True).ids
+        for at in range(len(whole) - len(probe) + 1):
+            if whole[at : at + len(probe)] == probe:
+                return whole[:at], whole[at + len(probe) :]
+        return [], []
+
+    def encode(self, texts: Sequence[Text], *, prefix: str, truncate: Truncate) -> list[Encoded]:
+        """One `Encoded` per text. Raises TextError with the index of the text.
+
+        Holds no lock of the interpreter while it tokenizes; safe to call from any thread.
+        """
+        strings = [prefix + text for text in texts if isinstance(text, str)]
+        contents = iter(self._contents(strings, truncate))
+        encoded = []
+        for index, text in enumerate(texts):
+            if isinstance(text, str):
+                content, total = next(contents)
+            else:
+                content = self._content_of_ids(index, text, prefix)
+                total = len(content)
+            encoded.append(self._finish(index, content, total, truncate))
+        return encoded
+
+    def _contents(self, strings: list[str], truncate: Truncate) -> list[tuple[list[int], int]]:
+        """Ids without special tokens, and how many there were in all."""
+        short = [s for s in strings if len(s) <= _PIECE_CHARS]
+        batch = iter(self._hf.encode_batch_fast(short, add_special_tokens=False))
+        contents = []
+        for string in strings:
+            if len(string) <= _PIECE_CHARS:
+                ids = next(batch).ids
+                contents.append((ids, len(ids)))
+            else:
+                contents.append(self._content_of_long(string, truncate))
+        return contents
+
+    def _content_of_long(self, string: str, truncate: Truncate) -> tuple[list[int], int]:
+        kept: list[int] = []
+        total = 0
+        for piece in pieces(string):
+            ids = self._hf.encode_batch_fast([piece], add_special_tokens=False)[0].ids
+            total += len(ids)
+            if truncate == "start":
+                kept = (kept + ids)[-self.max_tokens :]
+            elif len(kept) < self.max_tokens:
+                kept = (kept + ids)[: self.max_tokens]
+        return kept, total
+
+    def _content_of_ids(self, index: int, ids: tuple[int, ...], prefix: str) -> list[int]:
+        """A caller's own token ids, stripped of their special tokens.
+
+        Ids of another vocabulary would give a well-formed vector of nothing: OpenAI clients
+        send cl100k ids unless told not to. Only a sequence with this model's own special
+        tokens at both ends is certain to be its.
+        """
+        way_out = (
+            "Send the text as a string (LangChain: check_embedding_ctx_length=False), or ids made "
+            f"by this model's tokenizer, special tokens included ({self._example()})."
+        )
+        for position, token in enumerate(ids):
+            if not 0 <= token < self.vocab_size:
+                raise TextError(
+                    index,
+                    f"token id {token} at position {position} is outside this model's vocabulary "
+                    f"of {self.vocab_size}. {way_out}",
+                )
+        head, tail = len(self._head), len(self._tail)
+        if (
+            len(ids) < head + tail
+            or list(ids[:head]) != self._head
+            or list(ids[len(ids) - tail :]) != self._tail
+        ):
+            raise TextError(
+                index,
+                f"these token ids are not certain to be of this model's vocabulary. {way_out}",
+            )
+        if prefix:
+            raise TextError(
+                index, "token ids cannot take this model's prefix for the stated input type. "
+                "Send the text as a string, or state no input type.",
+            )  # fmt: skip
+        return list(ids[head : len(ids) - tail])
+
+    def _example(self) -> str:
+        names = [self._hf.id_to_token(i) or str(i) for i in (*self._head, *self._tail)]
+        return " … ".join(names) if names else "it has no special tokens"
+
+    def _finish(self, index: int, content: list[int], total: int, truncate: Truncate) -> Encoded:
+        import numpy as np
+
+        special = len(self._head) + len(self._tail)
+        room = self.max_tokens - special
+        if total > room:
+            if truncate == "none":
+                raise TextError(
+                    index,
+                    f"the text has {total + special} tokens; this model reads at most "
+                    f"{self.max_tokens}. Shorten it, or ask for truncation.",
+                )
+            content = content[-room:] if truncate == "start" else content[:room]
+        ids = np.array([*self._head, *content, *self._tail], dtype=np.int64)
+        return Encoded(ids=ids, tokens=total + special)

@@ -1,0 +1,227 @@
+"""The pipeline on one page: resolve, check, embed, shape.
+
+Whatever dialect asked, whatever provider computes, a request passes here once. This module
+must never know a wire format, a path of a file, or how a vector is made.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from cortex_embed.domain import EmbedResult, ModelSpec
+from cortex_embed.errors import (
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotReadyError,
+    TextError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cortex_embed.config import Settings
+    from cortex_embed.domain import EmbedRequest, Priority, Provider, Text, Truncate
+
+Phase = Literal["loading", "ready", "draining"]
+_INTERACTIVE_TEXTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold. `truncate` applies where the request does not say."""
+
+    max_inputs: int = 2048
+    max_text_chars: int = 1_000_000
+    truncate: Truncate = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model served here. `created` is in Unix seconds; `facts` is JSON for clients.
+
+    `origin` says where it was loaded from: for the person who started us, never for clients.
+    """
+
+    spec: ModelSpec
+    created: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    origin: str = ""
+
+
+class EmbeddingService:
+    """Embeds with the providers it was given; the first one's model is the default."""
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        *,
+        limits: Limits | None = None,
+        models: Sequence[ServedModel] = (),
+    ) -> None:
+        self._providers = {p.spec.id: p for p in providers}
+        self._limits = limits or Limits()
+        started = int(time.time())
+        self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
+        self._phase: Phase = "loading"
+        self._closed = False
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """Every model served here, the default first."""
+        return self._models
+
+    def resolve(self, name: str | None) -> ModelSpec:
+        """The model called `name` (id, repository or alias); the default for None.
+
+        Raises ModelNotFoundError: another model's vectors would be of another space.
+        """
+        if name is None:
+            return self._models[0].spec
+        for model in self._models:
+            if model.spec.answers_to(name):
+                return model.spec
+        served = ", ".join(m.spec.id for m in self._models)
+        raise ModelNotFoundError(
+            f"The model {name[:200]!r} is not served here. Served: {served}.", param="model"
+        )
+
+    async def load(self) -> None:
+        """Load every model. Raises ModelFileError."""
+        for provider in self._providers.values():
+            await provider.load()
+        if self._phase == "loading":
+            self._phase = "ready"
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
+        if self._phase == "loading":
+            raise NotReadyError("The model is loading; try again shortly.", phase="loading")
+        if self._closed:
+            raise NotReadyError("The server is stopping; try another one.", phase="draining")
+        spec = self.resolve(request.model)
+        self._check(request, spec)
+        try:
+            pooled = await self._providers[spec.id].embed(
+                request.texts,
+                input_type=request.input_type,
+                truncate=request.truncate or self._limits.truncate,
+                priority=request.priority or _priority(request.texts),
+            )
+        except TextError as why:
+            where = request.path(why.index)
+            raise InvalidRequestError(
+                f"{where}: {why.message}", param=where, code=why.code
+            ) from None
+        vectors = _shaped(pooled.vectors, request)
+        return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
+
+    def _check(self, request: EmbedRequest, spec: ModelSpec) -> None:
+        """Everything that can be wrong before a text is tokenized."""
+        if not request.texts:
+            raise InvalidRequestError(
+                f"{request.param} is empty; send at least one text.", param=request.param
+            )
+        if len(request.texts) > self._limits.max_inputs:
+            raise InvalidRequestError(
+                f"{request.param} has {len(request.texts)} texts; the limit is "
+                f"{self._limits.max_inputs} a request (--max-inputs). Send several requests.",
+                param=request.param,
+                code="too_many_inputs",
+            )
+        asked = request.dimensions
+        if asked is not None and not 1 <= asked <= spec.dimensions:
+            raise InvalidRequestError(
+                f"dimensions is {asked}; {spec.id} gives 1 to {spec.dimensions}.",
+                param="dimensions",
+                code="invalid_dimensions",
+            )
+        for index, text in enumerate(request.texts):
+            why = fault(text, self._limits.max_text_chars)
+            if why:
+                where = request.path(index)
+                raise InvalidRequestError(f"{where} {why}", param=where, code="invalid_text")
+
+    async def close(self) -> None:
+        """Refuse new requests; finish and release."""
+        self._phase = "draining"
+        self._closed = True
+        for provider in self._providers.values():
+            await provider.close()
+
+    def drain(self) -> None:
+        """Say that the server is stopping: readiness goes, requests in flight go on."""
+        self._phase = "draining"
+
+
+def fault(text: Text, max_chars: int) -> str | None:
+    """Why `text` cannot be embedded, as the end of a sentence that names it."""
+    if not text:
+        return "is empty; leave it out, or send a text."
+    if not isinstance(text, str):
+        return None
+    if len(text) > max_chars:
+        return (
+            f"has {len(text)} characters; the limit is {max_chars} (--max-text-chars). "
+            "Split it: the model reads only its first tokens."
+        )
+    nul = text.find("\0")
+    if nul >= 0:
+        return f"contains NUL (U+0000) at character {nul}; remove it."
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as why:
+            return (
+                f"contains a lone surrogate (U+{ord(text[why.start]):04X}) at character "
+                f"{why.start}, which is no character; remove it."
+            )
+    return None
+
+
+def _priority(texts: Sequence[Text]) -> Priority:
+    return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
+
+
+def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+    import numpy as np
+
+    from cortex_embed.vectors import shape
+
+    if not np.isfinite(vectors).all():
+        raise EngineError("The model gave a vector that is not finite; nothing was returned.")
+    return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
+
+
+def build_service(settings: Settings) -> EmbeddingService:
+    """The service that `settings` describe: locate and verify the artifact, load nothing yet.
+
+    Raises ModelFileError or ModelNotFoundError, so that a start that cannot succeed fails
+    before a port is bound.
+    """
+    from cortex_embed.models.store import locate
+    from cortex_embed.providers.cores import available_cores
+    from cortex_embed.providers.local import LocalProvider
+
+    artifact = locate(settings.model, settings.model_dir)
+    artifact.verify()
+    provider = LocalProvider(
+        artifact,
+        threads=settings.threads or available_cores(),
+        max_batch_tokens=settings.max_batch_tokens,
+        max_queue_tokens=settings.max_queue_tokens,
+    )
+    limits = Limits(
+        max_inputs=settings.max_inputs,
+        max_text_chars=settings.max_text_chars,
+        truncate="none" if settings.on_overlong == "error" else "end",
+    )
+    model = ServedModel(
+        artifact.spec, int(time.time()), artifact.manifest, origin=str(artifact.directory)
+    )
+    return EmbeddingService([provider], limits=limits, models=[model])

@@ -1,0 +1,222 @@
+"""The batcher's promises, against a fake engine whose every step the test controls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from cortex_embed.errors import EngineError, NotReadyError, OverloadedError
+from cortex_embed.providers.batcher import MicroBatcher
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Ids = np.ndarray[Any, np.dtype[np.int64]]
+DIMENSIONS = 3
+
+
+def text(value: int, length: int = 1) -> Ids:
+    return np.full(length, value, dtype=np.int64)
+
+
+def vectors_of(batch: list[Ids]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.array([[ids[0], len(ids), 1] for ids in batch], dtype=np.float32)
+
+
+class FakeEngine:
+    """Remembers its batches; waits for `gate` when that is closed; fails on ids in `poison`."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Ids]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.poison: set[int] = set()
+        self.entered = threading.Semaphore(0)
+
+    def __call__(self, batch: list[Ids]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        self.batches.append(batch)
+        self.entered.release()
+        assert self.gate.wait(10)
+        if self.poison & {int(ids[0]) for ids in batch}:
+            raise RuntimeError("poisoned")
+        return vectors_of(batch)
+
+
+@asynccontextmanager
+async def batching(
+    engine: Callable[[list[Ids]], Any], *, workers: int = 1, budget: int = 64, queue: int = 10_000
+) -> AsyncIterator[MicroBatcher]:
+    batcher = MicroBatcher(
+        engine,
+        dimensions=DIMENSIONS,
+        workers=workers,
+        max_batch_tokens=budget,
+        max_queue_tokens=queue,
+    )
+    try:
+        yield batcher
+    finally:
+        if isinstance(engine, FakeEngine):
+            engine.gate.set()
+        await batcher.close()
+
+
+async def entered(engine: FakeEngine) -> None:
+    """Until a worker is inside the engine."""
+    assert await asyncio.get_running_loop().run_in_executor(None, engine.entered.acquire, True, 10)
+
+
+async def test_vectors_come_back_in_the_order_of_the_texts() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        texts = [text(i, 1 + (i * 7) % 40) for i in range(50)]
+        result = await batcher.embed(texts)
+    np.testing.assert_array_equal(result.vectors, vectors_of(texts))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    requests=st.lists(
+        st.lists(st.integers(1, 80), min_size=1, max_size=20), min_size=1, max_size=8
+    ),
+    budget=st.integers(16, 200),
+    workers=st.integers(1, 3),
+)
+async def test_budget_order_and_completeness(
+    requests: list[list[int]], budget: int, workers: int
+) -> None:
+    engine = FakeEngine()
+    sent = [[text(100 * r + i, n) for i, n in enumerate(q)] for r, q in enumerate(requests)]
+    async with batching(engine, workers=workers, budget=budget) as batcher:
+        results = await asyncio.gather(*(batcher.embed(texts) for texts in sent))
+        assert batcher.queued_tokens == 0
+    for texts, result in zip(sent, results, strict=True):
+        np.testing.assert_array_equal(result.vectors, vectors_of(texts))
+    for batch in engine.batches:
+        padded = max(len(ids) for ids in batch) * len(batch)
+        assert padded <= budget or len(batch) == 1
+    assert sum(len(b) for b in engine.batches) == sum(len(q) for q in requests)
+
+
+async def test_requests_that_wait_together_share_a_micro_batch() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        others = [asyncio.ensure_future(batcher.embed([text(i)])) for i in range(1, 9)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, *others)
+    assert [len(b) for b in engine.batches] == [1, 8]
+
+
+async def test_a_failed_run_fails_only_the_request_concerned() -> None:
+    engine = FakeEngine()
+    engine.poison = {13}
+    engine.gate.clear()
+    async with batching(engine) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        good = [asyncio.ensure_future(batcher.embed([text(i)])) for i in (1, 2)]
+        bad = asyncio.ensure_future(batcher.embed([text(13), text(14)]))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, *good)
+        with pytest.raises(EngineError, match="poisoned"):
+            await bad
+        again = await batcher.embed([text(5)])
+        assert batcher.queued_tokens == 0
+    np.testing.assert_array_equal(again.vectors, vectors_of([text(5)]))
+
+
+async def test_a_failed_request_leaves_the_queue_at_once() -> None:
+    engine = FakeEngine()
+    engine.poison = {13}
+    async with batching(engine, budget=16) as batcher:
+        with pytest.raises(EngineError):
+            await batcher.embed([text(13, 16)] * 20)
+        assert batcher.queued_tokens == 0
+    assert len(engine.batches) == 1
+
+
+async def test_an_engine_that_returns_too_little_is_an_error_not_a_hang() -> None:
+    async with batching(lambda batch: vectors_of(batch)[:-1]) as batcher:
+        with pytest.raises(EngineError, match="shape"):
+            await asyncio.wait_for(batcher.embed([text(1), text(2)]), 10)
+
+
+async def test_a_cancelled_request_leaves_the_queue() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        waiting = asyncio.ensure_future(batcher.embed([text(1), text(2)]))
+        await asyncio.sleep(0)
+        assert batcher.queued_tokens == 2
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert batcher.queued_tokens == 0
+        engine.gate.set()
+        await first
+    assert len(engine.batches) == 1
+
+
+async def test_a_request_cancelled_inside_the_engine_harms_nobody() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        engine.gate.set()
+        assert (await batcher.embed([text(7)])).vectors[0, 0] == 7
+
+
+async def test_a_full_queue_refuses_before_it_works() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, queue=10) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        huge = asyncio.ensure_future(batcher.embed([text(1, 50)]))  # an empty queue takes any
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match=r"50 tokens are waiting.*limit is 10") as caught:
+            await batcher.embed([text(2)])
+        assert caught.value.retry_after >= 1
+        engine.gate.set()
+        await asyncio.gather(first, huge)
+
+
+async def test_close_finishes_what_is_queued_and_refuses_the_rest() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        queued = asyncio.ensure_future(batcher.embed([text(1)]))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(batcher.close())
+        await asyncio.sleep(0)
+        with pytest.raises(NotReadyError):
+            await batcher.embed([text(2)])
+        engine.gate.set()
+        await closing
+        assert (await first).vectors[0, 0] == 0
+        assert (await queued).vectors[0, 0] == 1
+
+
+async def test_seconds_are_told_apart() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        result = await batcher.embed([text(1)])
+    assert result.queue_seconds >= 0
+    assert result.engine_seconds > 0

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.providers.tokenizer import Tokenizer, pieces
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cortex_embed.models.store import Artifact
+
+CLS, SEP = 101, 102
+
+
+@pytest.fixture(scope="module")
+def tokenizer(minilm_artifact: Artifact) -> Tokenizer:
+    return Tokenizer(minilm_artifact.tokenizer, max_tokens=256)
+
+
+def ids(tokenizer: Tokenizer, text: str, **options: str) -> list[int]:
+    settings = {"prefix": "", "truncate": "end"} | options
+    return tokenizer.encode([text], **settings)[0].ids.tolist()  # type: ignore[arg-type, no-any-return]
+
+
+def test_special_tokens_are_the_models(tokenizer: Tokenizer) -> None:
+    assert ids(tokenizer, "hello world") == [CLS, 7592, 2088, SEP]
+
+
+def test_a_prefix_goes_before_the_text(tokenizer: Tokenizer) -> None:
+    assert ids(tokenizer, "world", prefix="hello ") == ids(tokenizer, "hello world")
+
+
+def test_the_files_own_limit_of_128_is_ignored(tokenizer: Tokenizer) -> None:
+    encoded = tokenizer.encode(["word " * 200], prefix="", truncate="end")[0]
+    assert len(encoded.ids) == encoded.tokens == 202
+
+
+def test_truncation_keeps_the_end_marker_and_counts(tokenizer: Tokenizer) -> None:
+    text = " ".join(str(n) for n in range(1000, 1400))
+    whole = tokenizer.encode([text], prefix="", truncate="end")[0]
+    assert whole.tokens > 256
+    assert len(whole.ids) == 256
+    assert (whole.ids[0], whole.ids[-1]) == (CLS, SEP)
+    last = tokenizer.encode([text], prefix="", truncate="start")[0]
+    assert last.tokens == whole.tokens
+    assert (last.ids[0], last.ids[-1]) == (CLS, SEP)
+    assert last.ids[-2] == ids(tokenizer, "1399")[-2]
+
+
+def test_exactly_the_limit_is_not_truncated(tokenizer: Tokenizer) -> None:
+    encoded = tokenizer.encode(["a " * 254], prefix="", truncate="none")[0]
+    assert len(encoded.ids) == encoded.tokens == 256
+
+
+def test_refusing_to_truncate_names_both_numbers(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TextError, match=r"has 257 tokens.*at most 256") as caught:
+        tokenizer.encode(["fine", "a " * 255], prefix="", truncate="none")
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("truncate", ["end", "start"])
+def test_a_very_long_text_is_counted_as_if_in_one_piece(
+    tokenizer: Tokenizer, truncate: str
+) -> None:
+    words = "The quick-brown fox, naïve café; 日本語 isn't 3.14! "
+    text = words * 4000  # about 200,000 characters: several pieces
+    encoded = tokenizer.encode([text], prefix="", truncate=truncate)[0]  # type: ignore[arg-type]
+    each = len(ids(tokenizer, words)) - 2
+    assert encoded.tokens == 4000 * each + 2
+    near = words * 300
+    assert encoded.ids.tolist() == ids(tokenizer, near, truncate=truncate)
+
+
+def test_whitespace_before_a_late_text_is_no_loss(tokenizer: Tokenizer) -> None:
+    assert ids(tokenizer, " " * 120_000 + "hello world") == ids(tokenizer, "hello world")
+
+
+@given(st.text(alphabet="ab \n", max_size=300), st.integers(1, 50))
+def test_pieces_join_to_the_text_and_never_cut_a_word(text: str, limit: int) -> None:
+    parts = list(pieces(text, limit))
+    assert "".join(parts) == text
+    assert all(part[0].isspace() for part in parts[1:])
+    assert [w for part in parts for w in part.split()] == text.split()
+
+
+def test_own_token_ids_with_special_tokens_are_accepted(tokenizer: Tokenizer) -> None:
+    encoded = tokenizer.encode([(CLS, 7592, 2088, SEP)], prefix="", truncate="end")[0]
+    np.testing.assert_array_equal(encoded.ids, ids(tokenizer, "hello world"))
+
+
+def test_own_token_ids_are_truncated_and_counted(tokenizer: Tokenizer) -> None:
+    encoded = tokenizer.encode([(CLS, *[7592] * 300, SEP)], prefix="", truncate="end")[0]
+    assert (len(encoded.ids), encoded.tokens, encoded.ids[-1]) == (256, 302, SEP)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ((15339, 1917), "not certain"),  # "hello world" in cl100k, as OpenAI clients send it
+        ((CLS, 7592), "not certain"),
+        ((CLS,), "not certain"),
+        ((CLS, 30522, SEP), "token id 30522 at position 1 is outside"),
+        ((CLS, -1, SEP), "token id -1 at position 1 is outside"),
+        ((CLS, 10**30, SEP), "outside"),
+    ],
+)
+def test_foreign_token_ids_never_become_a_vector(
+    tokenizer: Tokenizer, sent: tuple[int, ...], reason: str
+) -> None:
+    with pytest.raises(TextError, match=reason) as caught:
+        tokenizer.encode([sent], prefix="", truncate="end")
+    assert "check_embedding_ctx_length=False" in caught.value.message
+
+
+def test_token_ids_cannot_take_a_prefix(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TextError, match="prefix"):
+        tokenizer.encode([(CLS, 7592, SEP)], prefix="query: ", truncate="end")
+
+
+def test_a_file_that_is_no_tokenizer_names_itself(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": "?"}))
+    with pytest.raises(ModelFileError, match="is not a tokenizer") as caught:
+        Tokenizer(file, max_tokens=8)
+    assert str(file) in caught.value.message

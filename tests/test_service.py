@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from cortex_embed.domain import EmbedRequest, InputType, ModelSpec, Pooled, Priority, Truncate
+from cortex_embed.errors import (
+    EmbedError,
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotReadyError,
+    TextError,
+)
+from cortex_embed.service import EmbeddingService, Limits
+
+if TYPE_CHECKING:
+    from cortex_embed.domain import Text
+
+SPEC = ModelSpec(
+    id="tiny",
+    repo="Maker/Tiny-Model",
+    revision="0",
+    family="bert",
+    pooling="cls",
+    normalize=True,
+    dimensions=4,
+    max_tokens=8,
+    query_prefix="q: ",
+    document_prefix="",
+    licence="mit",
+    aliases=("little",),
+)
+
+
+class FakeProvider:
+    """Vector of text i is [len, 1, 2, 3]; keeps what it was asked."""
+
+    spec = SPEC
+
+    def __init__(self) -> None:
+        self.asked: dict[str, object] = {}
+        self.fault: Exception | None = None
+        self.value = 1.0
+
+    async def load(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        priority: Priority,
+    ) -> Pooled:
+        self.asked = {"input_type": input_type, "truncate": truncate, "priority": priority}
+        if self.fault:
+            raise self.fault
+        rows = [[len(t), self.value, 2, 3] for t in texts]
+        return Pooled(np.array(rows, dtype=np.float32), tokens=7 * len(texts))
+
+
+async def ready(**limits: int | str) -> tuple[EmbeddingService, FakeProvider]:
+    provider = FakeProvider()
+    service = EmbeddingService([provider], limits=Limits(**limits))  # type: ignore[arg-type]
+    await service.load()
+    return service, provider
+
+
+async def fails(request: EmbedRequest, kind: type[EmbedError], **limits: int | str) -> EmbedError:
+    service, _ = await ready(**limits)
+    with pytest.raises(kind) as caught:
+        await service.embed(request)
+    return caught.value
+
+
+async def test_the_answer_carries_vectors_tokens_and_model() -> None:
+    service, provider = await ready()
+    result = await service.embed(EmbedRequest(texts=("a", "bb")))
+    assert result.vectors.shape == (2, 4)
+    np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-6)
+    assert (result.tokens, result.model) == (14, SPEC)
+    assert provider.asked == {"input_type": None, "truncate": "end", "priority": "interactive"}
+
+
+async def test_dimensions_shorten_then_normalize() -> None:
+    service, _ = await ready()
+    result = await service.embed(EmbedRequest(texts=("abc",), dimensions=2))
+    np.testing.assert_allclose(result.vectors, [[3 / 10**0.5, 1 / 10**0.5]], rtol=1e-6)
+
+
+async def test_normalize_false_gives_the_pooled_values() -> None:
+    service, _ = await ready()
+    result = await service.embed(EmbedRequest(texts=("abc",), normalize=False))
+    np.testing.assert_array_equal(result.vectors, [[3, 1, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    "name", [None, "tiny", "TINY", "Maker/Tiny-Model", "little", "tiny:latest"]
+)
+async def test_names_of_the_model(name: str | None) -> None:
+    service, _ = await ready()
+    assert service.resolve(name) == SPEC
+
+
+@pytest.mark.parametrize("name", ["other", "", "tiny2", "Maker/other"])
+async def test_an_unknown_name_is_an_error_and_never_the_default(name: str) -> None:
+    error = await fails(EmbedRequest(texts=("a",), model=name), ModelNotFoundError)
+    assert "Served: tiny" in error.message
+    assert (error.status, error.param) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "texts[1] is empty"),
+        ("ab\0c", "texts[1] contains NUL (U+0000) at character 2"),
+        ("ab\ud800", "texts[1] contains a lone surrogate (U+D800) at character 2"),
+        ("x" * 101, "texts[1] has 101 characters; the limit is 100"),
+        ((), "texts[1] is empty"),
+    ],
+)
+async def test_a_bad_text_is_named(text: Text, words: str) -> None:
+    error = await fails(EmbedRequest(texts=("ok", text)), InvalidRequestError, max_text_chars=100)
+    assert words in error.message
+    assert (error.status, error.param) == (400, "texts[1]")
+
+
+async def test_a_single_text_is_named_without_an_index() -> None:
+    error = await fails(EmbedRequest(texts=("",), param="input", single=True), InvalidRequestError)
+    assert error.param == "input"
+
+
+async def test_no_texts_and_too_many() -> None:
+    empty = await fails(EmbedRequest(texts=(), param="input"), InvalidRequestError)
+    assert "input is empty" in empty.message
+    many = await fails(EmbedRequest(texts=("a",) * 4), InvalidRequestError, max_inputs=3)
+    assert "has 4 texts; the limit is 3" in many.message
+
+
+@pytest.mark.parametrize("asked", [0, -1, 5, 10**20])
+async def test_dimensions_out_of_range(asked: int) -> None:
+    error = await fails(EmbedRequest(texts=("a",), dimensions=asked), InvalidRequestError)
+    assert f"dimensions is {asked}; tiny gives 1 to 4" in error.message
+    assert error.param == "dimensions"
+
+
+async def test_a_providers_fault_gets_the_callers_name_of_the_text() -> None:
+    service, provider = await ready()
+    provider.fault = TextError(1, "the text has 9 tokens.")
+    with pytest.raises(InvalidRequestError, match=r"input\[1\]: the text has 9 tokens") as caught:
+        await service.embed(EmbedRequest(texts=("a", "b"), param="input"))
+    assert caught.value.param == "input[1]"
+
+
+async def test_a_vector_that_is_not_finite_is_never_returned() -> None:
+    service, provider = await ready()
+    provider.value = float("nan")
+    with pytest.raises(EngineError, match="not finite"):
+        await service.embed(EmbedRequest(texts=("a",)))
+
+
+async def test_policy_and_request_decide_on_truncation() -> None:
+    service, provider = await ready(truncate="none")
+    await service.embed(EmbedRequest(texts=("a",)))
+    assert provider.asked["truncate"] == "none"
+    await service.embed(EmbedRequest(texts=("a",), truncate="start"))
+    assert provider.asked["truncate"] == "start"
+
+
+async def test_phases() -> None:
+    service = EmbeddingService([FakeProvider()])
+    request = EmbedRequest(texts=("a",))
+    assert service.phase == "loading"
+    with pytest.raises(NotReadyError, match="loading"):
+        await service.embed(request)
+    await service.load()
+    assert service.phase == "ready"
+    service.drain()
+    assert service.phase == "draining"
+    assert len((await service.embed(request)).vectors) == 1  # in flight goes on
+    await service.close()
+    with pytest.raises(NotReadyError, match="stopping"):
+        await service.embed(request)
