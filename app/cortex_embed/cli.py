@@ -1,0 +1,175 @@
+"""The command line: parse, then hand over to one module of `commands`.
+
+Every import that costs happens inside the function that needs it, so `--version`, `--help`
+and usage errors load none of them. It must never hold the body of a command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cortex_embed import __version__
+from cortex_embed.config import Command, Settings, load, rows
+from cortex_embed.errors import EmbedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_CODES = """exit codes:
+  0  done; for serve, stopped by a signal after finishing what was in flight
+  1  unexpected failure
+  2  wrong flag, setting or model name
+  3  model file missing, damaged or not loadable
+  4  cannot listen on the address
+  5  a line of the input cannot be embedded
+  6  output cannot be written
+  7  selftest failed
+  128+N  stopped at once by a second signal N
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit the process with its documented code."""
+    sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Parse `argv`, run its command, return the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(with_default_command(argv))
+    try:
+        return _dispatch(arguments)
+    except EmbedError as error:
+        print(f"cortex-embed: error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def with_default_command(argv: list[str]) -> list[str]:
+    """`cortex-embed --port 9000` means `cortex-embed serve --port 9000`."""
+    if not argv or (argv[0].startswith("-") and argv[0] not in {"-h", "--help", "-V", "--version"}):
+        return ["serve", *argv]
+    return argv
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    command: str = arguments.command
+    if command == "models":
+        from cortex_embed.commands import models
+
+        return models.list_models(_settings(arguments), as_json=arguments.json)
+    settings = _settings(arguments)
+    if command == "embed":
+        from cortex_embed.commands import embed
+
+        return embed.run(settings, embed.Options.from_arguments(arguments))
+    if command == "selftest":
+        from cortex_embed.commands import selftest
+
+        return selftest.run(settings)
+    from cortex_embed.commands import serve
+
+    return serve.run(settings)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    flags = {row.name: getattr(arguments, row.name, None) for row in rows()}
+    return load(flags, arguments.config)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; setting flags come from the table in `config`."""
+    parser = argparse.ArgumentParser(
+        prog="cortex-embed",
+        description="Turn text into vectors: a local embedding server in one file.",
+        epilog="Without a command, `serve` runs.\n\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"cortex-embed {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add(commands, "serve", "serve embeddings over HTTP (the default)")
+    _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
+    _add(commands, "selftest", "embed the model's golden texts and compare")
+    models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
+    actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser(
+        "list", help="the catalogue, and what is on this machine", allow_abbrev=False
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_settings(listing, "models")
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: Command, summary: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_settings(parser, name)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
+    group = parser.add_argument_group("settings")
+    for row in rows():
+        if command not in row.on:
+            continue
+        text = f"{row.help} (default: {row.shown}; {row.env})".replace("%", "%%")
+        if row.is_switch:
+            group.add_argument(
+                row.flag, dest=row.name, nargs="?", const="true", metavar="BOOL", help=text
+            )
+        else:
+            group.add_argument(row.flag, dest=row.name, metavar=row.metavar, help=text)
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file in TOML (CORTEX_EMBED_CONFIG)"
+    )
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts to embed; without any, lines of stdin"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        help="embed each line of FILE (.txt), or the text of each line's JSON (.jsonl); - is stdin",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write to FILE (.jsonl or .npy) instead of stdout"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "npy"),
+        help="output format (default: by the suffix of --output, else jsonl)",
+    )
+    parser.add_argument(
+        "--field",
+        default="text",
+        metavar="NAME",
+        help="key of the text in .jsonl input (default: text)",
+    )
+    parser.add_argument(
+        "--input-type",
+        choices=("query", "document"),
+        help="state the intent, so that the model's prefix for it is applied (default: none)",
+    )
+    parser.add_argument(
+        "--dimensions", type=int, metavar="K", help="shorten the vectors to K dimensions"
+    )
+    parser.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="skip lines that cannot be embedded (and report them) instead of stopping",
+    )
