@@ -116,7 +116,7 @@ def parity(session: nox.Session) -> None:
     session.install("-r", "requirements/parity.in")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     embed_default_model(session)
-    session.run("python", "build/parity.py", "--work", "dist/parity", *session.posargs)
+    session.run("python", "build/parity.py", "--work", "dist/parity", "--serve", *session.posargs)
 
 
 @nox.session(default=False)

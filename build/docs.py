@@ -33,12 +33,11 @@ def exit_codes() -> str:
 def generated(readme: str) -> str:
     """`readme` with its blocks made anew. Raises ValueError where a marker is missing."""
     for name, content in (("settings", settings_table()), ("exit codes", exit_codes())):
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        readme, count = re.subn(
-            pattern, lambda m, c=content: m[1] + c + m[2], readme, flags=re.DOTALL
-        )
-        if count != 1:
-            raise ValueError(f"README.md has {count} blocks marked {name!r}; it must have one")
+        before, opening, rest = readme.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"\n<!-- /{name} -->")
+        if not opening or not closing:
+            raise ValueError(f"README.md must have a block marked {name!r}")
+        readme = before + opening + content + closing + after
     return readme
 
 

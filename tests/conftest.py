@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from tests.models_fixtures import (  # noqa: F401 - fixtures are found by name
     bge_geometry,
     minilm_artifact,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from cortex_embed import __version__, cli
 
 COSTLY = {"numpy", "onnxruntime", "aiohttp", "tokenizers", "huggingface_hub", "tqdm", "orjson"}

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cortex_embed import config
-from cortex_embed.errors import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cortex_embed import config
+from cortex_embed.errors import UsageError
 
 
 def test_defaults_parse_as_their_own_text() -> None:

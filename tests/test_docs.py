@@ -6,8 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-import docs  # build/docs.py
 import pytest
+
+import docs  # build/docs.py
 from cortex_embed import cli
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,8 +4,8 @@ import io
 import logging
 
 import pytest
-from cortex_embed import logs
 
+from cortex_embed import logs
 from tests.test_service import SPEC
 
 
@@ -30,8 +30,8 @@ def test_a_person_can_follow_start_and_stop() -> None:
         "Listening on http://127.0.0.1:1",
         "Loading tiny (fp32 from /models/tiny) …",
         "✓ Model ready in 0.25 s: Maker/Tiny-Model, 4 dimensions, 8 tokens, on http://127.0.0.1:1",
-        "Try:  curl -s http://127.0.0.1:1/embed -H 'Content-Type: application/json' "
-        """-d '{"texts": ["hello world"]}'""",
+        "Try:  curl -s http://127.0.0.1:1/embed -H 'Content-Type: application/json' -d "
+        """'{"texts": ["hello world"]}'""",
         "Stopping: finishing 2 request(s); press Ctrl-C again to exit at once.",
         "Stopped.",
     ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from cortex_embed.domain import EmbedRequest, InputType, ModelSpec, Pooled, Priority, Truncate
 from cortex_embed.errors import (
     EmbedError,
@@ -169,21 +170,23 @@ async def test_a_vector_that_is_not_finite_is_never_returned() -> None:
 async def test_policy_and_request_decide_on_truncation() -> None:
     service, provider = await ready(truncate="none")
     await service.embed(EmbedRequest(texts=("a",)))
-    assert provider.asked["truncate"] == "none"
+    asked = [provider.asked["truncate"]]
     await service.embed(EmbedRequest(texts=("a",), truncate="start"))
-    assert provider.asked["truncate"] == "start"
+    asked.append(provider.asked["truncate"])
+    assert asked == ["none", "start"]
 
 
 async def test_phases() -> None:
     service = EmbeddingService([FakeProvider()])
     request = EmbedRequest(texts=("a",))
-    assert service.phase == "loading"
+    phases: list[str] = [service.phase]
     with pytest.raises(NotReadyError, match="loading"):
         await service.embed(request)
     await service.load()
-    assert service.phase == "ready"
+    phases.append(service.phase)
     service.drain()
-    assert service.phase == "draining"
+    phases.append(service.phase)
+    assert phases == ["loading", "ready", "draining"]
     assert len((await service.embed(request)).vectors) == 1  # in flight goes on
     await service.close()
     with pytest.raises(NotReadyError, match="stopping"):

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cortex_embed import vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from cortex_embed import vectors
 
 floats = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
 matrices = hnp.arrays(

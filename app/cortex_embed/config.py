@@ -165,7 +165,7 @@ class Settings:
         32 * 2**20, size, "SIZE", "size of a request body", shown="32MiB"
     )
     body_timeout: float = _setting(
-        60.0, duration, "TIME", "time a client has to send its body", shown="60s"
+        60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
     )
     on_overlong: str = _setting(
         "truncate",
@@ -176,7 +176,11 @@ class Settings:
         on=ALL,
     )
     grace_period: float = _setting(
-        30.0, duration, "TIME", "time in-flight requests have to finish on SIGTERM", shown="30s"
+        30.0,
+        duration,
+        "TIME",
+        "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
+        shown="30s",
     )
     access_log: bool = _setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"

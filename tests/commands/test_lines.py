@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from cortex_embed.commands import lines
 from cortex_embed.commands.lines import Bad, Line
 from cortex_embed.errors import InputError, UsageError

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cortex_embed import cli
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from cortex_embed.commands import selftest
 from cortex_embed.config import Settings
 from cortex_embed.domain import Golden

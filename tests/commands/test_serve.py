@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cortex_embed.commands import serve
 from cortex_embed.config import Settings
 from cortex_embed.errors import BindError, ModelFileError

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cortex_embed.commands import sinks
 from cortex_embed.commands.lines import Line
 from cortex_embed.domain import EmbedResult, Truncation
 from cortex_embed.errors import OutputError, UsageError
-
 from tests.test_service import SPEC
 
 

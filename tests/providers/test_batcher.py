@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cortex_embed.errors import EngineError, NotReadyError, OverloadedError
-from cortex_embed.providers.batcher import MicroBatcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cortex_embed.errors import EngineError, NotReadyError, OverloadedError
+from cortex_embed.providers.batcher import MicroBatcher
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 DIMENSIONS = 3

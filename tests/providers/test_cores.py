@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from cortex_embed.providers import cores
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from cortex_embed.errors import ModelFileError
 from cortex_embed.providers.engine import Engine
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from cortex_embed.errors import NotReadyError, TextError
-from cortex_embed.providers.local import LocalProvider
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from cortex_embed.errors import NotReadyError, TextError
+from cortex_embed.providers.local import LocalProvider
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Pooled, Text

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from cortex_embed.errors import ModelFileError, TextError
-from cortex_embed.providers.tokenizer import Tokenizer, pieces
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.providers.tokenizer import Tokenizer, pieces
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ def _table(settings: Settings) -> list[dict[str, Any]]:
     from cortex_embed.models.catalogue import catalogue
     from cortex_embed.models.store import installed
 
-    places = {a.spec.id: a for a in reversed(installed(settings.model_dir))}
+    found = installed(
+        settings.model_dir,
+        on_broken=lambda why: print(f"cortex-embed: {why.message}", file=sys.stderr),
+    )
+    places = {a.spec.id: a for a in reversed(found)}
     specs = {e.spec.id: e.spec for e in catalogue()} | {k: a.spec for k, a in places.items()}
     return [
         {

@@ -1,0 +1,179 @@
+"""One artifact directory: `model.onnx`, `tokenizer.json` and the `manifest.json` that says what
+they are.
+
+It exists so that a damaged or foreign model is refused with the file's name before a runtime
+sees it. It must never search for directories (`store` does) nor repair what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
+
+from cortex_embed.errors import ModelFileError
+from cortex_embed.models.catalogue import spec_from
+from cortex_embed.models.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cortex_embed.domain import ModelSpec
+
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+TOKENIZER = "tokenizer.json"
+SCHEMA = 1
+_CHUNK = 2**20
+_WAY_OUT = (
+    "Make the artifact directory again (`nox -s serve` in a source checkout), "
+    "or point --model-dir at an intact one."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What a file must be: `size` in bytes, and its SHA-256 in lower-case hex."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model on this disk. `files` are the runtime's; `sources` are what they were made from."""
+
+    directory: Path
+    spec: ModelSpec
+    precision: str
+    files: dict[str, FileFact] = field(hash=False)
+    sources: dict[str, str] = field(hash=False)
+    manifest: dict[str, Any] = field(hash=False, compare=False)
+    """Everything the manifest says, for clients (`GET /model_info`)."""
+
+    @property
+    def graph(self) -> Path:
+        return self.directory / GRAPH
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.directory / TOKENIZER
+
+    def verify(self) -> None:
+        """Compare size and SHA-256 of every file with the manifest.
+
+        Reads every byte. Raises ModelFileError naming the file and both values.
+        """
+        for name, fact in self.files.items():
+            verify_file(self.directory / name, fact, way_out=_WAY_OUT)
+
+
+def verify_file(path: Path, fact: FileFact, *, way_out: str) -> None:
+    """Raise ModelFileError unless `path` is exactly what `fact` says."""
+    try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # reading a pipe could wait for ever
+            raise ModelFileError(f"{path} is not a regular file. {way_out}")
+        size = status.st_size
+        found = hash_file(path)
+    except OSError as why:
+        raise ModelFileError(f"{path} cannot be read: {reason(why)}. {way_out}") from None
+    if (size, found) != (fact.size, fact.sha256):
+        raise ModelFileError(
+            f"{path} has {size:,} bytes and SHA-256 {found}, expected {fact.size:,} bytes and "
+            f"SHA-256 {fact.sha256}: it is damaged or not this model's. {way_out}"
+        )
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content in lower-case hex. Raises OSError."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def reason(why: OSError) -> str:
+    """The system's words for an error, without errno and path."""
+    return why.strerror or str(why) or type(why).__name__
+
+
+def holds_manifest(directory: Path) -> bool:
+    """Whether to expect an artifact here. True if that cannot be seen: loading then says why."""
+    try:
+        return (directory / MANIFEST).is_file()
+    except OSError:
+        return True
+
+
+def load_artifact(directory: Path) -> Artifact:
+    """Read `manifest.json`; the other files are neither opened nor hashed.
+
+    Raises ModelFileError naming the file, and the key if one is at fault.
+    """
+    path = directory / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{directory} is no artifact directory: it holds no {MANIFEST}. {_WAY_OUT}"
+        ) from None
+    except OSError as why:
+        raise ModelFileError(f"{path} cannot be read: {reason(why)}. {_WAY_OUT}") from None
+    except UnicodeDecodeError as why:
+        raise ModelFileError(f"{path} is not UTF-8: {why.reason}. {_WAY_OUT}") from None
+    except ValueError:  # a NUL or a lone surrogate, which no path can hold
+        raise ModelFileError(f"{str(directory)!r} is not a path. {_WAY_OUT}") from None
+    try:
+        manifest = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as why:
+        raise ModelFileError(f"{path} is not valid JSON: {why}. {_WAY_OUT}") from None
+    return _from_manifest(directory, Table(manifest, str(path), way_out=_WAY_OUT))
+
+
+def _from_manifest(directory: Path, table: Table) -> Artifact:
+    # First, since another schema explains every other surprise.
+    schema = table.whole("schema", low=1)
+    if schema != SCHEMA:
+        raise ModelFileError(
+            f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
+            + _WAY_OUT
+        )
+    for key in ("layers", "hidden", "heads", "vocab_size", "parameters", "opset"):
+        table.whole(key, low=1)
+    exporter = table.table("exporter")
+    exporter.text("name")
+    exporter.text("version")
+    sources = table.table("sources")
+    return Artifact(
+        directory=directory,
+        spec=spec_from(table),
+        precision=table.text("precision"),
+        files=_files(table.table("files")),
+        sources={name: sources.sha256(name) for name in sources.data},
+        manifest=table.data,
+    )
+
+
+def _files(table: Table) -> dict[str, FileFact]:
+    for name in (GRAPH, TOKENIZER):
+        table.table(name)
+    _refuse_outside(table.data, table.where)
+    facts = {}
+    for name in table.data:
+        entry = table.table(name)
+        facts[name] = FileFact(size=entry.whole("size", low=1), sha256=entry.sha256("sha256"))
+    return facts
+
+
+def _refuse_outside(names: Iterable[str], where: str) -> None:
+    """A name with a separator could make `verify` read, and a loader open, any file."""
+    for name in names:
+        if not name or name in {".", ".."} or set(name) & set("/\\:\0"):
+            raise ModelFileError(
+                f"{where}: {name!r} is not a plain file name of the artifact directory. {_WAY_OUT}"
+            )

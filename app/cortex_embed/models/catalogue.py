@@ -1,0 +1,195 @@
+"""The models that we know, read from `catalogue.toml`.
+
+Pooling, prefixes, limits and hashes are data there, so that adding a model is no code. This
+module must never look at the disk for model files (`store` does) nor at the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from cortex_embed.domain import Golden, ModelSpec
+from cortex_embed.errors import ModelFileError
+from cortex_embed.models.table import Table
+
+DEFAULT_MODEL_ID = "bge-small-en-v1.5"
+"""What a distribution that carries no model of its own means by "the model"."""
+
+POOLINGS = ("cls", "mean", "last_token")
+_SCHEMA = 1
+_WAY_OUT = "The package is damaged: install it again."
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the model's repository. `size` is in bytes, None where nobody states it."""
+
+    path: str
+    size: int | None
+    sha256: str
+    evidence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel on the Python package index that carries the source files under `prefix`."""
+
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class SumCheck:
+    """The sum of all dimensions of the L2-normalized vector of each text."""
+
+    texts: tuple[str, ...]
+    sums: tuple[float, ...]
+    tolerance: float
+    source: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """A model, where its source files come from, and what others publish of its vectors."""
+
+    spec: ModelSpec
+    layers: int
+    hidden: int
+    parameters: int
+    files: tuple[SourceFile, ...]
+    pypi: Wheel | None
+    goldens: tuple[Golden, ...]
+    sum_check: SumCheck | None
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of the source files, as far as it is stated."""
+        return sum(file.size or 0 for file in self.files)
+
+
+@cache
+def catalogue() -> tuple[CatalogueEntry, ...]:
+    """Every entry, in the file's order. Raises ModelFileError if the file is malformed."""
+    from importlib.resources import files
+
+    return parse(files("cortex_embed.models").joinpath("catalogue.toml").read_text("utf-8"))
+
+
+def find(name: str) -> CatalogueEntry | None:
+    """The entry that answers to an id, repository or alias; any letter case."""
+    return next((entry for entry in catalogue() if entry.spec.answers_to(name)), None)
+
+
+def parse(toml: str) -> tuple[CatalogueEntry, ...]:
+    """Entries from the text of a catalogue. Raises ModelFileError naming the key at fault."""
+    import tomllib
+
+    try:
+        root = Table(tomllib.loads(toml), "catalogue.toml", way_out=_WAY_OUT)
+    except tomllib.TOMLDecodeError as why:
+        raise ModelFileError(f"catalogue.toml is not valid TOML: {why}. {_WAY_OUT}") from None
+    if (schema := root.whole("schema", low=1)) != _SCHEMA:
+        raise ModelFileError(
+            f"catalogue.toml has schema {schema}, this version reads {_SCHEMA}. {_WAY_OUT}"
+        )
+    sum_texts = root.table("sum_check")
+    entries = tuple(_entry(table, sum_texts) for table in root.tables("model"))
+    _refuse_shared_names(entries)
+    return entries
+
+
+def spec_from(table: Table) -> ModelSpec:
+    """The keys that a catalogue entry and a manifest share."""
+    return ModelSpec(
+        id=table.text("id"),
+        repo=table.text("repo"),
+        revision=table.text("revision"),
+        family=table.text("family"),
+        pooling=cast("Any", table.choice("pooling", POOLINGS)),
+        normalize=table.flag("normalize"),
+        dimensions=table.whole("dimensions", low=1),
+        max_tokens=table.whole("max_tokens", low=1),
+        query_prefix=table.text("query_prefix", empty=True),
+        document_prefix=table.text("document_prefix", empty=True),
+        licence=table.text("licence"),
+        aliases=table.texts("aliases"),
+        matryoshka=table.wholes("matryoshka"),
+    )
+
+
+def _entry(table: Table, sum_texts: Table) -> CatalogueEntry:
+    return CatalogueEntry(
+        spec=spec_from(table),
+        layers=table.whole("layers", low=1),
+        hidden=table.whole("hidden", low=1),
+        parameters=table.whole("parameters", low=1),
+        files=tuple(_file(item) for item in table.tables("files")),
+        pypi=_wheel(table.table("pypi")) if "pypi" in table.data else None,
+        goldens=tuple(_golden(item) for item in table.tables("golden")),
+        sum_check=_sums(table.table("sum_check"), sum_texts) if "sum_check" in table.data else None,
+    )
+
+
+def _file(table: Table) -> SourceFile:
+    return SourceFile(
+        path=table.text("path"),
+        size=table.whole("size", low=0) or None,
+        sha256=table.sha256("sha256"),
+        evidence=table.whole("evidence", low=0),
+    )
+
+
+def _wheel(table: Table) -> Wheel:
+    return Wheel(
+        name=table.text("name"),
+        version=table.text("version"),
+        filename=table.text("filename"),
+        size=table.whole("size", low=1),
+        sha256=table.sha256("sha256"),
+        prefix=table.text("prefix", empty=True),
+    )
+
+
+def _golden(table: Table) -> Golden:
+    return Golden(
+        text=table.text("text"),
+        vector=table.numbers("first"),
+        tolerance=table.number("tolerance"),
+        source=table.text("source"),
+        dimensions=table.whole("dimensions", low=1) if "dimensions" in table.data else None,
+    )
+
+
+def _sums(table: Table, texts: Table) -> SumCheck:
+    check = SumCheck(
+        texts=texts.texts("texts"),
+        sums=table.numbers("sums"),
+        tolerance=texts.number("tolerance"),
+        source=texts.text("source"),
+        weights=table.text("weights"),
+    )
+    if len(check.sums) != len(check.texts):
+        raise ModelFileError(
+            f"{table.where}: `sums` has {len(check.sums)} values for {len(check.texts)} texts. "
+            + _WAY_OUT
+        )
+    return check
+
+
+def _refuse_shared_names(entries: tuple[CatalogueEntry, ...]) -> None:
+    """Two models under one name would make the answer depend on the file's order."""
+    owners: dict[str, str] = {}
+    for spec in (entry.spec for entry in entries):
+        for name in {n.casefold() for n in (spec.id, spec.repo, *spec.aliases)}:
+            if name in owners:
+                raise ModelFileError(
+                    f"catalogue.toml: {name!r} names both {owners[name]} and {spec.id}. {_WAY_OUT}"
+                )
+            owners[name] = spec.id

@@ -1,0 +1,40 @@
+"""The aiohttp application: routes, middleware and typed state put together.
+
+It must never open a socket (`lifecycle` does) or handle a request (`handlers` do).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from cortex_embed.server.keys import SERVICE, SETTINGS, TRAFFIC, Traffic
+from cortex_embed.server.middleware import around
+from cortex_embed.server.routes import ROUTES
+
+if TYPE_CHECKING:
+    from cortex_embed.config import Settings
+    from cortex_embed.service import EmbeddingService
+
+
+def build_app(settings: Settings, service: EmbeddingService) -> web.Application:
+    """The application that serves `service` within the limits of `settings`."""
+    app = web.Application(middlewares=[around], client_max_size=settings.max_body_bytes)
+    app[SERVICE] = service
+    app[SETTINGS] = settings
+    app[TRAFFIC] = Traffic()
+    for route in ROUTES:
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            app.router.add_route(method, route.path, route.handler, expect_handler=_expect)
+    return app
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Invite a body (curl asks from 1 MiB on), unless it would be refused for its size."""
+    wanted = request.headers.get("Expect", "").lower() == "100-continue"
+    if wanted and (request.content_length or 0) <= request.client_max_size:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # aiohttp reads it as "a response has begun"
+    return None

@@ -1,0 +1,110 @@
+"""Around every request: an id, and the one place where errors become responses.
+
+An unexpected exception is logged by type and line, never by message: messages quote the
+values they choke on, and those may be texts or keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from aiohttp import web
+
+from cortex_embed import __version__
+from cortex_embed.errors import EmbedError, InvalidRequestError, RouteError
+from cortex_embed.server.keys import SERVICE, TRAFFIC
+from cortex_embed.server.routes import dialect_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = "X-Request-Id"
+_SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
+_PATH_SHOWN = 100
+
+log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, answer it or its error, and sign the answer."""
+    given = request.headers.get(REQUEST_ID, "")
+    request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    with request.app[TRAFFIC].request():
+        try:
+            response = await handler(request)
+        except Exception as why:
+            response = error_response(request, _translated(request, request_id, why))
+    response.headers[REQUEST_ID] = request_id
+    response.headers["Server"] = f"cortex-embed/{__version__}"
+    if request.app[SERVICE].phase == "draining":
+        response.force_close()
+    return response
+
+
+def error_response(request: web.Request, error: EmbedError) -> web.Response:
+    """`error` as the clients of this path expect it."""
+    dialect = dialect_of(request.path)
+    response = web.Response(
+        body=dialect.encode_error(error),
+        status=dialect.status(error),
+        content_type="application/json",
+    )
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    if isinstance(error, RouteError) and error.allowed:
+        response.headers["Allow"] = ", ".join(error.allowed)
+    if response.status in {408, 413} or request.content.exception() is not None:
+        # What is left of the body would be read as the next request.
+        response.force_close()
+    return response
+
+
+def _translated(request: web.Request, request_id: str, why: Exception) -> EmbedError:
+    """Any exception as one of ours; what should not have happened is logged."""
+    if isinstance(why, EmbedError) and (why.status < 500 or why.retryable):
+        return why
+    if isinstance(why, web.HTTPNotFound):
+        path = request.path[:_PATH_SHOWN]
+        return RouteError(
+            f"There is nothing at {path}. Try POST /embed, POST /v1/embeddings, GET /v1/models."
+        )
+    if isinstance(why, web.HTTPMethodNotAllowed):
+        allowed = tuple(sorted(why.allowed_methods))
+        path = request.path[:_PATH_SHOWN]
+        return RouteError(
+            f"{path} answers {', '.join(allowed)}, not {request.method[:20]}.", allowed=allowed
+        )
+    if isinstance(why, web.HTTPException) and why.status < 500:
+        return InvalidRequestError(why.reason)
+    log.error("request %s failed: %s", request_id, described(why))
+    if isinstance(why, EmbedError):
+        return why
+    return EmbedError(f"The server failed on this request; its log has more under {request_id}.")
+
+
+def described(why: BaseException) -> str:
+    """Types and lines of an exception and of those that led to it, without their messages."""
+    return " <- ".join(
+        f"{type(one).__module__}.{type(one).__qualname__} at {_lines(one)}" for one in _chain(why)
+    )
+
+
+def _chain(why: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = why
+    while one is not None:
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _lines(why: BaseException) -> str:
+    # Not traceback.format_exception: it reads source files, which blocks the event loop.
+    frames = traceback.walk_tb(why.__traceback__)
+    return ", ".join(f"{frame.f_code.co_filename}:{line}" for frame, line in frames)

@@ -1,0 +1,71 @@
+"""What a wire format must be able to do, and the nouns it speaks with the rest.
+
+A dialect is a module that fits `Dialect`. It decodes types and shapes; whether a text, a
+width or a model name is acceptable is the service's to say. This module must never import
+a dialect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from cortex_embed.domain import EmbedRequest, EmbedResult, Truncation
+    from cortex_embed.errors import EmbedError
+    from cortex_embed.vectors import Vectors
+
+Encoding = Literal["float", "base64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A decoded request: what to embed, and how the caller wants the reply written."""
+
+    request: EmbedRequest
+    encoding: Encoding = "float"
+    user: str | None = None
+    """The caller's own tag for an end user. Carried to remote providers, never logged."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A decoded reply: `vectors` is float32 [n, k] in the order of the request's texts.
+
+    `tokens` is None where the server did not say.
+    """
+
+    vectors: Vectors
+    model: str | None = None
+    tokens: int | None = None
+    truncations: tuple[Truncation, ...] = ()
+
+
+class Dialect(Protocol):
+    """One published wire format, as a server and as a client."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a module constant
+        """Short name for logs and metrics."""
+
+    def decode_request(self, body: bytes, *, served: str) -> Asked:
+        """The request in `body`. `served` is a model id to name as the way out.
+
+        Pure, and safe to call outside the event loop.
+        Raises InvalidRequestError whose `param` is the field in the caller's spelling.
+        """
+
+    def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
+        """The body of a 200. Safe to call outside the event loop."""
+
+    def status(self, error: EmbedError) -> int:
+        """The HTTP status that clients of this dialect expect for `error`."""
+
+    def encode_error(self, error: EmbedError) -> bytes:
+        """The body of an error, in this dialect's own shape. Never fails."""
+
+    def encode_request(self, asked: Asked) -> bytes:
+        """What a client sends. Raises ValueError for what this dialect has no word for."""
+
+    def decode_response(self, body: bytes) -> Answer:
+        """What a client gets back. Raises ValueError when `body` is not such a reply."""

@@ -1,0 +1,46 @@
+"""Numpy rows to JSON, in slices. Shared by every dialect that writes floats.
+
+orjson prints each float32 with the fewest digits that read back to the same float32, so a
+JSON reply loses nothing. It must never copy vectors through Python floats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cortex_embed.vectors import Vectors
+
+# orjson holds the GIL for a whole call: 18 ms for 2,048 x 384. One slice takes half a
+# millisecond, and between slices the event loop gets its turn.
+SLICE = 64
+
+
+def join_slices(items: Sequence[Any] | Vectors) -> bytes:
+    """`items` as a JSON list, encoded `SLICE` at a time. numpy rows must be C-contiguous."""
+    parts = (_encode(items[start : start + SLICE]) for start in range(0, len(items), SLICE))
+    return b"[" + b",".join(part[1:-1] for part in parts) + b"]"
+
+
+def with_list(head: dict[str, Any], key: str, rows: bytes, tail: dict[str, Any]) -> bytes:
+    """A JSON object: the pairs of `head`, then `key` with the encoded list, then `tail`'s."""
+    pairs = (_encode(head)[1:-1], _encode(key) + b":" + rows, _encode(tail)[1:-1])
+    return b"{" + b",".join(pair for pair in pairs if pair) + b"}"
+
+
+def safe(message: str) -> str:
+    """`message` without what UTF-8 cannot hold (a path may carry lone surrogates)."""
+    return message.encode("utf-8", "replace").decode("utf-8")
+
+
+def lists_of(texts: Iterable[str | tuple[int, ...]]) -> list[str | list[int]]:
+    """Texts as JSON has them: token ids become lists."""
+    return [text if isinstance(text, str) else list(text) for text in texts]
+
+
+def _encode(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

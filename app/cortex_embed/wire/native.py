@@ -1,0 +1,174 @@
+"""Our own small format: texts in, embeddings out, intent stated in one word.
+
+`POST /embed {"texts": ["…"], "mode": "query"}` gives `{"embeddings": [[…]], …}`. It must
+stay a superset of that: programs exist that read nothing but `embeddings`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+from cortex_embed.domain import EmbedRequest, Truncation
+from cortex_embed.wire import decoding
+from cortex_embed.wire.dialect import Answer, Asked
+from cortex_embed.wire.encoding import join_slices, safe, with_list
+
+if TYPE_CHECKING:
+    from cortex_embed.domain import EmbedResult, InputType, Truncate
+    from cortex_embed.errors import EmbedError
+
+NAME = "native"
+_EXAMPLE = '{"texts": ["Hello"]}'
+_INPUT_TYPES: dict[str | None, InputType | None] = {
+    None: None,
+    "query": "query",
+    "passage": "document",
+    "document": "document",
+}
+
+
+class EmbedBody(msgspec.Struct, omit_defaults=True):
+    """Body of POST /embed. Unknown fields are ignored; null means not given."""
+
+    texts: Annotated[
+        list[str], Meta(description='a list of strings, such as ["Hello"] for one text')
+    ]
+    mode: Annotated[
+        Literal["query", "passage", "document"] | None,
+        Meta(description='"query" or "passage" (also "document"), or left out for no prefix'),
+    ] = None
+    model: Annotated[str | None, Meta(description="the name of a served model")] = None
+    dimensions: Annotated[int | None, Meta(description="a whole number from 1 up")] = None
+    normalize: Annotated[bool | None, Meta(description="true or false")] = None
+    truncate: Annotated[
+        bool | Literal["end", "start", "none"] | None,
+        Meta(description='true, false, "end", "start" or "none"'),
+    ] = None
+
+
+class NativeUsage(msgspec.Struct):
+    """Tokens of the model's own tokenizer, special ones included."""
+
+    tokens: int
+
+
+class TruncatedText(msgspec.Struct):
+    """Text `index` had `tokens` tokens, of which `used` were embedded."""
+
+    index: int
+    tokens: int
+    used: int
+
+
+class EmbedReply(msgspec.Struct):
+    """Body of a 200 to POST /embed. `truncated` is there only when a text was."""
+
+    embeddings: list[list[float]]
+    model: str | None = None
+    dimensions: int | None = None
+    usage: NativeUsage | None = None
+    truncated: list[TruncatedText] = []
+
+
+class NativeError(msgspec.Struct):
+    """Body of an error. `code` is stable; `param` is the path of the field at fault."""
+
+    error: str
+    code: str
+    param: str | None = None
+
+
+_request = msgspec.json.Decoder(EmbedBody)
+_response = msgspec.json.Decoder(EmbedReply)
+
+
+def decode_request(body: bytes, *, served: str) -> Asked:
+    asked = decoding.decode(_request, body, example=_EXAMPLE)
+    return Asked(
+        EmbedRequest(
+            texts=tuple(asked.texts),
+            model=asked.model,
+            input_type=_INPUT_TYPES[asked.mode],
+            dimensions=decoding.bounded(asked.dimensions),
+            truncate=_truncate(asked.truncate),
+            normalize=asked.normalize is not False,
+            param="texts",
+        )
+    )
+
+
+def _truncate(given: bool | Truncate | None) -> Truncate | None:
+    """Text-embeddings-inference says true and false; we say which end is cut."""
+    if isinstance(given, bool):
+        return "end" if given else "none"
+    return given
+
+
+def encode_response(asked: Asked, result: EmbedResult) -> bytes:
+    import numpy as np
+
+    tail: dict[str, Any] = {
+        "model": result.model.id,
+        "dimensions": result.vectors.shape[1],
+        "usage": {"tokens": result.tokens},
+    }
+    if result.truncations:
+        tail["truncated"] = [
+            {"index": cut.index, "tokens": cut.tokens, "used": cut.used}
+            for cut in result.truncations
+        ]
+    rows = np.ascontiguousarray(result.vectors)
+    return with_list({}, "embeddings", join_slices(rows), tail)
+
+
+def status(error: EmbedError) -> int:
+    return error.status
+
+
+def encode_error(error: EmbedError) -> bytes:
+    return orjson.dumps(
+        {
+            "error": safe(error.message),
+            "code": error.code,
+            "param": safe(error.param) if error.param else None,
+        }
+    )
+
+
+def encode_request(asked: Asked) -> bytes:
+    request = asked.request
+    texts = [text for text in request.texts if isinstance(text, str)]
+    if len(texts) != len(request.texts):
+        raise ValueError("the native format has no word for token ids")
+    return msgspec.json.encode(
+        EmbedBody(
+            texts=texts,
+            mode="passage" if request.input_type == "document" else request.input_type,
+            model=request.model,
+            dimensions=request.dimensions,
+            normalize=None if request.normalize else False,
+            truncate=request.truncate,
+        )
+    )
+
+
+def decode_response(body: bytes) -> Answer:
+    import numpy as np
+
+    try:
+        reply = _response.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
+        raise ValueError(f"not a native reply: {why}") from None
+    vectors = np.array(reply.embeddings, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise ValueError("not a native reply: no embeddings")
+    return Answer(
+        vectors,
+        model=reply.model,
+        tokens=reply.usage.tokens if reply.usage else None,
+        truncations=tuple(Truncation(t.index, t.tokens, t.used) for t in reply.truncated),
+    )

@@ -1,0 +1,101 @@
+"""Models for tests: two tiny seeded ones, one of BGE-small's shape, and the real MiniLM.
+
+`conftest.py` imports the fixtures. A model that should be there and is not is a failure, never
+a skip: `nox -s tests` makes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cortex_embed.errors import ModelFileError
+from cortex_embed.models.catalogue import find
+from cortex_embed.models.store import EMBEDDED_DIR, load_artifact
+from export_onnx import export
+from make_tiny import GEOMETRY_ID, geometry_spec, make_geometry, make_tiny, tiny_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cortex_embed.models.artifact import Artifact
+    from make_tiny import TinyPooling
+
+MINILM = "all-minilm-l6-v2"
+SOURCES = Path(__file__).resolve().parent.parent / "dist" / "sources" / MINILM
+DATA = Path(__file__).resolve().parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_cls(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """32 dimensions, CLS pooling, 64 tokens, with both prefixes. Read only."""
+    return _tiny(tmp_path_factory, "cls")
+
+
+@pytest.fixture(scope="session")
+def tiny_mean(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """32 dimensions, mean pooling, 48 tokens of 64 positions, without prefixes. Read only."""
+    return _tiny(tmp_path_factory, "mean")
+
+
+@pytest.fixture(scope="session")
+def bge_geometry(tmp_path_factory: pytest.TempPathFactory, minilm_artifact: Artifact) -> Artifact:
+    """Random weights in BGE-small's shape: 12 x 384, CLS, 512 tokens, 133 MB. Read only."""
+    base = tmp_path_factory.mktemp(GEOMETRY_ID)
+    source = make_geometry(base / "source", minilm_artifact.tokenizer)
+    artifact = export(source, geometry_spec(), base / GEOMETRY_ID)
+    (source / "model.safetensors").unlink()
+    return artifact
+
+
+@pytest.fixture(scope="session")
+def minilm_artifact() -> Artifact:
+    """The real all-MiniLM-L6-v2, as embedded by `nox -s tests`. Read only."""
+    try:
+        artifact = load_artifact(EMBEDDED_DIR)
+    except ModelFileError as why:
+        pytest.fail(f"This test needs the embedded model; `nox -s tests` makes it. {why.message}")
+    if artifact.spec.id != MINILM:
+        pytest.fail(f"{EMBEDDED_DIR} holds {artifact.spec.id}; `nox -s tests` puts {MINILM} there.")
+    return artifact
+
+
+@pytest.fixture(scope="session")
+def minilm_sources() -> Path:
+    """Directory with MiniLM's source files, as fetched by `nox -s tests`. Read only."""
+    entry = find(MINILM)
+    assert entry is not None
+    for file in entry.files:
+        if not (SOURCES / file.path).is_file():
+            pytest.fail(f"{SOURCES / file.path} is missing; `nox -s tests` fetches it.")
+    return SOURCES
+
+
+def _tiny(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
+    base = factory.mktemp(f"tiny-{pooling}")
+    spec = tiny_spec(pooling)
+    return export(make_tiny(base / "source", pooling), spec, base / spec.id)
+
+
+def embed_directly(artifact: Artifact, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+    """Pooled vectors [n, d] straight from tokenizers and onnxruntime, without our pipeline."""
+    import numpy as np
+    import onnxruntime as ort
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(artifact.tokenizer))
+    tokenizer.enable_truncation(artifact.spec.max_tokens)
+    tokenizer.enable_padding()
+    session = ort.InferenceSession(str(artifact.graph), providers=["CPUExecutionProvider"])
+    parts = []
+    for start in range(0, len(texts), batch):
+        encoded = tokenizer.encode_batch(list(texts[start : start + batch]))
+        ids = np.array([e.ids for e in encoded], dtype=np.int64)
+        mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
+        parts += session.run(None, {"input_ids": ids, "attention_mask": mask})
+    return np.concatenate(parts)

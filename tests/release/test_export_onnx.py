@@ -1,0 +1,257 @@
+"""Weights in, artifact out: the same bytes for the same sources, and a refusal for the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from cortex_embed.errors import ModelFileError, OutputError
+from cortex_embed.models.artifact import GRAPH, MANIFEST, TOKENIZER, load_artifact
+from cortex_embed.models.catalogue import find
+from export_onnx import export, main
+from make_tiny import make_tiny, tiny_spec
+from tests.models_fixtures import embed_directly
+
+if TYPE_CHECKING:
+    from cortex_embed.models.artifact import Artifact
+
+SPEC = tiny_spec("cls")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_tiny(tmp_path / "source", "cls")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out put" / "tiny-größe"
+
+
+def load(source: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    tensors: dict[str, Any] = load_file(source / "model.safetensors")
+    return tensors
+
+
+def save(source: Path, tensors: dict[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(tensors, source / "model.safetensors")
+
+
+def configure(source: Path, **changes: object) -> None:
+    path = source / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def refused(source: Path, out: Path, spec: Any = SPEC) -> str:
+    """The message of the refusal, after checking that nothing was written."""
+    with pytest.raises(ModelFileError) as caught:
+        export(source, spec, out)
+    assert not out.exists()
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+    return caught.value.message
+
+
+def test_the_same_sources_give_the_same_bytes(source: Path, out: Path) -> None:
+    one, two = export(source, SPEC, out), export(source, SPEC, out.with_name("again"))
+    assert {p.name for p in out.iterdir()} == {GRAPH, TOKENIZER, MANIFEST}
+    for file in one.directory.iterdir():
+        assert file.read_bytes() == (two.directory / file.name).read_bytes(), file.name
+
+
+def test_the_graph_is_standard_and_loads_everywhere(
+    tiny_cls: Artifact, tiny_mean: Artifact
+) -> None:
+    for artifact in (tiny_cls, tiny_mean):
+        model = onnx.load(str(artifact.graph))
+        assert {node.domain for node in model.graph.node} == {""}
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+        assert model.ir_version <= 10
+        assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
+        assert [o.name for o in model.graph.output] == ["sentence_embedding"]
+        onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_tokenizers_own_truncation_is_gone(source: Path, out: Path) -> None:
+    assert json.loads((source / TOKENIZER).read_text())["truncation"]["max_length"] == 16
+    written = json.loads(export(source, SPEC, out).tokenizer.read_text(encoding="utf-8"))
+    assert written["truncation"] is None
+    assert written["padding"] is None
+
+
+@pytest.mark.parametrize("name", ["tiny_cls", "tiny_mean"])
+def test_padding_and_neighbours_do_not_matter(name: str, request: pytest.FixtureRequest) -> None:
+    artifact: Artifact = request.getfixturevalue(name)
+    texts = ["a", "the quick brown fox", "read " * 100, "", "世界 🙂", "sat on the mat " * 5]
+    alone = embed_directly(artifact, texts, batch=1)
+    together = embed_directly(artifact, texts, batch=len(texts))
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
+def test_an_empty_mask_gives_numbers(tiny_mean: Artifact) -> None:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(tiny_mean.graph))
+    ids = np.array([[2, 3], [2, 3]], dtype=np.int64)
+    mask = np.array([[1, 1], [0, 0]], dtype=np.int64)
+    (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    assert np.isfinite(vectors).all()
+    assert not vectors[1].any()
+
+
+def test_the_output_is_pooled_and_not_normalized(tiny_cls: Artifact, tiny_mean: Artifact) -> None:
+    for artifact in (tiny_cls, tiny_mean):
+        lengths = np.linalg.norm(embed_directly(artifact, ["hello", "world"], batch=2), axis=1)
+        assert (np.abs(lengths - 1) > 0.1).all()
+
+
+def test_names_may_start_with_bert(source: Path, out: Path) -> None:
+    plain = export(source, SPEC, out).graph.read_bytes()
+    save(source, {f"bert.{name}": tensor for name, tensor in load(source).items()})
+    assert export(source, SPEC, out).graph.read_bytes() == plain
+
+
+def test_position_ids_are_no_weights(source: Path, out: Path) -> None:
+    before = export(source, SPEC, out).manifest["parameters"]
+    save(source, load(source) | {"embeddings.position_ids": np.arange(64).reshape(1, 64)})
+    assert export(source, SPEC, out).manifest["parameters"] == before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_floats_are_widened_exactly(source: Path, out: Path, dtype: str) -> None:
+    import ml_dtypes  # noqa: F401 - teaches numpy the name bfloat16
+
+    narrow = {name: tensor.astype(dtype) for name, tensor in load(source).items()}
+    save(source, {name: tensor.astype("float32") for name, tensor in narrow.items()})
+    wide = export(source, SPEC, out).graph.read_bytes()
+    save(source, narrow)
+    assert export(source, SPEC, out).graph.read_bytes() == wide
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "roberta"}, "`model_type` is 'roberta'; only 'bert'"),
+        ({"hidden_act": "gelu_new"}, "`hidden_act` is 'gelu_new'; only 'gelu'"),
+        ({"hidden_act": "relu"}, "`hidden_act` is 'relu'"),
+        ({"position_embedding_type": "relative_key"}, "`position_embedding_type`"),
+        ({"is_decoder": True}, "`is_decoder` is True"),
+        ({"max_position_embeddings": 63}, "max_tokens is 64, over the 63 positions"),
+        ({"num_attention_heads": 5}, "no multiple of `num_attention_heads` 5"),
+        ({"num_hidden_layers": "2"}, "`num_hidden_layers` must be a whole number"),
+        ({"layer_norm_eps": None}, "`layer_norm_eps` is missing"),
+        ({"vocab_size": 100}, "the largest token id is"),
+        ({"intermediate_size": 65}, "has shape [64, 32], config.json says [65, 32]"),
+        ({"num_hidden_layers": 3}, "has no tensor 'encoder.layer.2."),
+    ],
+)
+def test_an_unsupported_configuration_is_refused(
+    source: Path, out: Path, changes: dict[str, object], words: str
+) -> None:
+    configure(source, **changes)
+    assert words in refused(source, out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"family": "mpnet"}, "family is 'mpnet', only 'bert'"),
+        ({"pooling": "last_token"}, "pooling is 'last_token', only cls and mean"),
+        ({"dimensions": 384}, "dimensions is 384, but `hidden_size`"),
+        ({"max_tokens": 65}, "max_tokens is 65, over the 64 positions"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused(
+    source: Path, out: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in refused(source, out, replace(SPEC, **changes))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_or_damaged_source_is_named(source: Path, out: Path, name: str) -> None:
+    (source / name).write_bytes(b"\xff garbage")
+    assert str(source / name) in refused(source, out)
+    (source / name).unlink()
+    assert f"{source / name} is missing" in refused(source, out)
+
+
+def test_a_missing_tensor_is_named(source: Path, out: Path) -> None:
+    tensors = load(source)
+    del tensors["encoder.layer.1.output.dense.bias"]
+    save(source, tensors)
+    assert "no tensor 'encoder.layer.1.output.dense.bias'" in refused(source, out)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_refused(source: Path, out: Path, value: float) -> None:
+    tensors = load(source)
+    tensors["encoder.layer.0.output.dense.weight"][3, 3] = value
+    save(source, tensors)
+    assert "'encoder.layer.0.output.dense.weight' holds NaN or infinity" in refused(source, out)
+
+
+def test_a_cut_safetensors_file_is_refused(source: Path, out: Path) -> None:
+    path = source / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "is no safetensors file" in refused(source, out)
+
+
+def test_an_older_artifact_is_replaced_only_by_a_good_one(source: Path, out: Path) -> None:
+    export(source, SPEC, out)
+    configure(source, hidden_act="relu")
+    with pytest.raises(ModelFileError):
+        export(source, SPEC, out)
+    load_artifact(out).verify()
+    configure(source, hidden_act="gelu")
+    export(source, replace(SPEC, id="other"), out)
+    assert load_artifact(out).spec.id == "other"
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_a_directory_of_other_files_is_never_replaced(source: Path, out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "thesis.txt").write_text("x")
+    with pytest.raises(OutputError, match="holds other files"):
+        export(source, SPEC, out)
+    assert (out / "thesis.txt").exists()
+
+
+def test_a_graph_that_does_not_run_is_not_published(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bert_graph.OUTPUT", "something_else")
+    assert "does not run" in refused(source, out)
+
+
+@pytest.mark.real
+def test_the_embedded_model_is_what_its_sources_give(
+    minilm_sources: Path, minilm_artifact: Artifact, tmp_path: Path
+) -> None:
+    entry = find("all-minilm-l6-v2")
+    assert entry is not None
+    minilm_artifact.verify()
+    made = export(minilm_sources, entry.spec, tmp_path / "out")
+    assert made.files == minilm_artifact.files
+    assert made.sources == {file.path: file.sha256 for file in entry.files}
+    assert made.manifest["parameters"] == entry.parameters
+    assert made.manifest["layers"] == entry.layers
+    assert made.manifest["hidden"] == entry.hidden
+    shutil.rmtree(made.directory)
+
+
+def test_the_command_line(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(source), "--model", "nothing", "--out", str(out)]) == 2
+    assert "no model named 'nothing'" in capsys.readouterr().err
+    assert main([str(source), "--model", "bge-small", "--out", str(out)]) == 3
+    assert "error: Model bge-small-en-v1.5: " in capsys.readouterr().err

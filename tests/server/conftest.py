@@ -1,0 +1,206 @@
+"""A real server on a real port around a provider that computes nothing.
+
+blockbuster is on for every test here: a blocking call on the event loop raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+import numpy as np
+import numpy.testing  # loaded lazily otherwise, which would block the loop
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from cortex_embed.config import Settings
+from cortex_embed.domain import InputType, ModelSpec, Pooled, Priority, Text, Truncate, Truncation
+from cortex_embed.server.lifecycle import Server
+from cortex_embed.service import EmbeddingService, ServedModel
+
+SPEC = ModelSpec(
+    id="tiny",
+    repo="Maker/Tiny-Model",
+    revision="0",
+    family="bert",
+    pooling="cls",
+    normalize=True,
+    dimensions=8,
+    max_tokens=16,
+    query_prefix="query: ",
+    document_prefix="",
+    licence="MIT",
+    aliases=("small",),
+)
+TIMEOUT = 20.0
+
+
+def vector(text: Text, prefix: str = "") -> list[float]:
+    digest = hashlib.sha256(f"{prefix}{text}".encode()).digest()
+    return [byte - 127.5 for byte in digest[: SPEC.dimensions]]
+
+
+class FakeProvider:
+    """A token is a character. Waits at `load_gate` and `gate`, raises `failure` if set."""
+
+    def __init__(self, spec: ModelSpec = SPEC) -> None:
+        self.spec = spec
+        self.load_gate = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.load_gate.set()
+        self.gate.set()
+        self.started = asyncio.Event()
+        self.failure: Exception | None = None
+        self.load_failure: Exception | None = None
+        self.cancelled = 0
+        self.closed = False
+
+    async def load(self) -> None:
+        await self.load_gate.wait()
+        if self.load_failure:
+            raise self.load_failure
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        priority: Priority,
+    ) -> Pooled:
+        del truncate, priority
+        self.started.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure:
+            raise self.failure
+        limit = self.spec.max_tokens
+        rows = [vector(text, self.spec.prefix(input_type)) for text in texts]
+        cut = [Truncation(i, len(t), limit) for i, t in enumerate(texts) if len(t) > limit]
+        used = sum(min(len(text), limit) for text in texts)
+        return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Recorder:
+    """A reporter that remembers, and lets a test wait."""
+
+    events: list[tuple[object, ...]] = field(default_factory=list)
+    is_listening: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    is_draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def listening(self, url: str) -> None:
+        self.events.append(("listening", url))
+        self.is_listening.set()
+
+    def loading(self) -> None:
+        self.events.append(("loading",))
+
+    def ready(self, seconds: float, url: str) -> None:
+        assert seconds >= 0
+        self.events.append(("ready", url))
+        self.is_ready.set()
+
+    def draining(self, in_flight: int) -> None:
+        self.events.append(("draining", in_flight))
+        self.is_draining.set()
+
+    def stopped(self) -> None:
+        self.events.append(("stopped",))
+
+
+@dataclass
+class Running:
+    """A server in this process, and a client session pointed at it."""
+
+    server: Server
+    task: asyncio.Task[int]
+    report: Recorder
+    provider: FakeProvider
+    http: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def post(
+        self, path: str, body: object, **kwargs: object
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Status and headers, and the whole body. bytes go as they are, the rest as JSON."""
+        data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        async with self.http.post(path, data=data, **kwargs) as reply:  # type: ignore[arg-type]
+            return reply, await reply.read()
+
+    async def get(self, path: str) -> tuple[aiohttp.ClientResponse, bytes]:
+        async with self.http.get(path) as reply:
+            return reply, await reply.read()
+
+    async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    with blockbuster_ctx() as detector:
+        yield detector
+
+
+@pytest.fixture
+async def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+def start(provider: FakeProvider) -> Start:
+    """`async with start(**settings) as running`: listening, and ready unless the load waits."""
+
+    @asynccontextmanager
+    async def running(**changes: object) -> AsyncIterator[Running]:
+        settings = replace(Settings(port=0, grace_period=5.0), **changes)  # type: ignore[arg-type]
+        facts = {"id": "tiny", "pooling": "cls"}
+        service = EmbeddingService(
+            [provider], models=[ServedModel(provider.spec, 1_761_500_000, facts)]
+        )
+        report = Recorder()
+        server = Server(settings, service, report)
+        task = asyncio.get_running_loop().create_task(server.run())
+        await asyncio.wait_for(report.is_listening.wait(), TIMEOUT)
+        if provider.load_gate.is_set() and not provider.load_failure:
+            await asyncio.wait_for(report.is_ready.wait(), TIMEOUT)
+        async with aiohttp.ClientSession(
+            server.url, timeout=aiohttp.ClientTimeout(total=TIMEOUT)
+        ) as http:
+            yield Running(server, task, report, provider, http)
+        server.stop()
+        provider.load_gate.set()
+        provider.gate.set()
+        await asyncio.wait({task}, timeout=TIMEOUT)
+        assert task.done()
+
+    return running
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    async with start() as one:
+        yield one

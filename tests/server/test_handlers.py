@@ -1,0 +1,156 @@
+"""Every route over real HTTP: what it answers when all is well."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.server.conftest import SPEC, vector
+
+if TYPE_CHECKING:
+    from cortex_embed.domain import Text
+    from tests.server.conftest import Running, Start
+
+
+def unit(text: Text, prefix: str = "") -> Any:
+    row = np.array(vector(text, prefix))
+    return row / np.linalg.norm(row)
+
+
+async def test_status_is_exactly_four_keys(running: Running) -> None:
+    reply, body = await running.get("/")
+    assert reply.status == 200
+    assert reply.content_type == "application/json"
+    assert json.loads(body) == {
+        "status": "ok",
+        "model": "Maker/Tiny-Model",
+        "dimensions": 8,
+        "max_tokens": 16,
+    }
+
+
+async def test_health_and_facts(running: Running) -> None:
+    assert json.loads((await running.get("/livez"))[1]) == {"status": "ok"}
+    assert json.loads((await running.get("/readyz"))[1]) == {"status": "ready"}
+    assert json.loads((await running.get("/model_info"))[1]) == {"id": "tiny", "pooling": "cls"}
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/model_info", "/v1/models", "/models"])
+async def test_head_where_get_is(running: Running, path: str) -> None:
+    _, body = await running.get(path)
+    async with running.http.head(path) as reply:
+        assert reply.status == 200
+        assert int(reply.headers["Content-Length"]) == len(body)
+        assert await reply.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("mode", "prefix"), [(None, ""), ("query", "query: "), ("passage", ""), ("document", "")]
+)
+async def test_embed(running: Running, mode: str | None, prefix: str) -> None:
+    reply, body = await running.post("/embed", {"texts": ["a", "b"], "mode": mode})
+    assert reply.status == 200
+    answer = json.loads(body)
+    np.testing.assert_allclose(
+        answer["embeddings"], [unit("a", prefix), unit("b", prefix)], atol=1e-7
+    )
+    assert answer["model"] == "tiny"
+    assert answer["dimensions"] == 8
+    assert "truncated" not in answer
+    assert "X-Truncated" not in reply.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings"])
+@pytest.mark.parametrize("name", ["tiny", "TINY", "small", "Maker/Tiny-Model", "tiny:latest"])
+async def test_openai_by_any_name(running: Running, path: str, name: str) -> None:
+    reply, body = await running.post(path, {"model": name, "input": ["a", "b"]})
+    assert reply.status == 200
+    answer = json.loads(body)
+    assert answer["model"] == "tiny"
+    assert answer["object"] == "list"
+    assert answer["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    np.testing.assert_allclose(answer["data"][1]["embedding"], unit("b"), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("sent", "texts"),
+    [("a", ["a"]), (["a"], ["a"]), ([5, 6], [(5, 6)]), ([[5], [6]], [(5,), (6,)])],
+)
+async def test_openai_inputs_and_formats(running: Running, sent: object, texts: list[Text]) -> None:
+    for encoding in ("float", "base64"):
+        request = {"model": "tiny", "input": sent, "encoding_format": encoding}
+        _, body = await running.post("/v1/embeddings", request)
+        rows = [item["embedding"] for item in json.loads(body)["data"]]
+        if encoding == "base64":
+            rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
+        np.testing.assert_allclose(rows, [unit(text) for text in texts], atol=1e-7)
+
+
+async def test_dimensions_shorten_and_renormalize(running: Running) -> None:
+    _, short = await running.post("/embed", {"texts": ["a"], "dimensions": 3})
+    (row,) = json.loads(short)["embeddings"]
+    expected = unit("a")[:3] / np.linalg.norm(unit("a")[:3])
+    np.testing.assert_allclose(row, expected, atol=1e-6)
+    _, raw = await running.post("/embed", {"texts": ["a"], "normalize": False})
+    np.testing.assert_allclose(json.loads(raw)["embeddings"], [vector("a")])
+
+
+async def test_truncation_is_reported(running: Running) -> None:
+    texts = ["short", "x" * 17, "y" * 40]
+    reply, body = await running.post("/embed", {"texts": texts})
+    assert reply.headers["X-Truncated"] == "2"
+    assert reply.headers["X-Truncated-Indices"] == "1,2"
+    assert json.loads(body)["truncated"] == [
+        {"index": 1, "tokens": 17, "used": 16},
+        {"index": 2, "tokens": 40, "used": 16},
+    ]
+    reply, _ = await running.post("/v1/embeddings", {"model": "tiny", "input": ["z" * 20] * 300})
+    assert reply.headers["X-Truncated"] == "300"
+    assert reply.headers["X-Truncated-Indices"].count(",") == 99
+
+
+@pytest.mark.parametrize("base", ["/v1/models", "/models"])
+async def test_models(running: Running, base: str) -> None:
+    listing = json.loads((await running.get(base))[1])
+    assert listing["object"] == "list"
+    (model,) = listing["data"]
+    assert model["id"] == SPEC.id
+    assert (model["object"], model["owned_by"]) == ("model", "cortex-embed")
+    for name in ("tiny", "Maker/Tiny-Model", "Maker%2FTiny-Model", "small"):
+        async with running.http.get(f"{base}/{name}") as reply:
+            assert reply.status == 200
+            assert await reply.json() == model
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", "!?", None]
+)
+async def test_content_type_does_not_matter(running: Running, kind: str | None) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    reply, _ = await running.post("/embed", b'{"texts": ["a"]}', headers=headers)
+    assert reply.status == 200
+
+
+async def test_compressed_body(running: Running) -> None:
+    body = gzip.compress(b'{"texts": ["a"]}')
+    reply, _ = await running.post("/embed", body, headers={"Content-Encoding": "gzip"})
+    assert reply.status == 200
+
+
+async def test_large_reply_leaves_the_loop_free(start: Start) -> None:
+    """2,048 texts: the encoding runs in a thread, in slices, and others are answered."""
+    async with start() as running:
+        body = {"texts": [f"text {n}" for n in range(2048)], "normalize": False}
+        wide = asyncio.get_running_loop().create_task(running.post("/embed", body))
+        reply, _ = await running.get("/livez")
+        assert reply.status == 200
+        reply, answer = await wide
+        assert reply.status == 200
+        assert len(json.loads(answer)["embeddings"]) == 2048
