@@ -26,12 +26,13 @@ def test_a_person_can_follow_start_and_stop() -> None:
     reporter.ready(0.25, "http://127.0.0.1:1")
     reporter.draining(2)
     reporter.stopped()
+    header = "-H 'Content-Type: application/json'"
+    body = '{"texts": ["hello world"]}'
     assert lines(out) == [
         "Listening on http://127.0.0.1:1",
         "Loading tiny (fp32 from /models/tiny) …",
         "✓ Model ready in 0.25 s: Maker/Tiny-Model, 4 dimensions, 8 tokens, on http://127.0.0.1:1",
-        "Try:  curl -s http://127.0.0.1:1/embed -H 'Content-Type: application/json' -d "
-        """'{"texts": ["hello world"]}'""",
+        f"Try:  curl -s http://127.0.0.1:1/embed {header} -d '{body}'",
         "Stopping: finishing 2 request(s); press Ctrl-C again to exit at once.",
         "Stopped.",
     ]
