@@ -181,9 +181,10 @@ def test_installed_reports_a_broken_one(disk: Disk) -> None:
     assert str(broken) in told[0].message
 
 
-def test_the_data_directory_is_ours_and_not_temporary() -> None:
-    import tempfile
-
+def test_the_data_directory_is_ours_and_not_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(Path.cwd().anchor + "someone"))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     place = store.data_dir()
     assert place.parts[-2:] == ("cortex-embed", "models")
-    assert not str(place).startswith(tempfile.gettempdir())
+    assert "someone" in place.parts
