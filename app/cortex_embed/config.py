@@ -162,7 +162,7 @@ class Settings:
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
     max_body_bytes: int = _setting(
-        32 * 2**20, size, "SIZE", "size of a request body", shown="32MiB"
+        16 * 2**20, size, "SIZE", "size of a request body", shown="16MiB"
     )
     body_timeout: float = _setting(
         60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import json
 import shutil
 from dataclasses import dataclass
@@ -12,9 +14,6 @@ import pytest
 from cortex_embed.errors import ModelFileError, ModelNotFoundError
 from cortex_embed.models import store
 from cortex_embed.models.artifact import MANIFEST
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
     from cortex_embed.models.artifact import Artifact
 

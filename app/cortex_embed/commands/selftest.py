@@ -8,6 +8,7 @@ It must never pass a model that it could not check without saying so.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ async def _checks(service: EmbeddingService, known: Sequence[Golden]) -> list[Ch
         checks = []
         for golden in known:
             pooled = await _embed(service, [golden.text], normalize=False)
-            name = f"{_shown(golden.text)} against {golden.source.split('@', maxsplit=1)[0]}"
+            name = f"{_shown(golden.text)} against {re.split('[@,]', golden.source)[0]}"
             checks.append(Check(name, difference(golden, pooled[0]), golden.tolerance))
         texts = [golden.text for golden in known] + list(_NEIGHBOURS)
         together = await _embed(service, texts)
