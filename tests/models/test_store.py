@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from cortex_embed.errors import ModelFileError, ModelNotFoundError
 from cortex_embed.models import store
 from cortex_embed.models.artifact import MANIFEST
 
+if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
 
 MINILM = "all-minilm-l6-v2"
