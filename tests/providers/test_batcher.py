@@ -49,10 +49,16 @@ class FakeEngine:
 
 @asynccontextmanager
 async def batching(
-    engine: Callable[[list[Ids]], Any], *, workers: int = 1, budget: int = 64, queue: int = 10_000
+    engine: Callable[[list[Ids]], Any],
+    *,
+    workers: int = 1,
+    budget: int = 64,
+    queue: int = 10_000,
+    alone: Callable[[list[Ids]], Any] | None = None,
 ) -> AsyncIterator[MicroBatcher]:
     batcher = MicroBatcher(
         engine,
+        run_alone=alone,
         dimensions=DIMENSIONS,
         workers=workers,
         max_batch_tokens=budget,
@@ -221,3 +227,56 @@ async def test_seconds_are_told_apart() -> None:
         result = await batcher.embed([text(1)])
     assert result.queue_seconds >= 0
     assert result.engine_seconds > 0
+
+
+async def test_short_requests_overtake_bulk_by_a_thread_of_their_own() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, budget=200) as batcher:
+        bulk = asyncio.ensure_future(batcher.embed([text(1, 200)] * 3))
+        await entered(engine)
+        short = asyncio.ensure_future(batcher.embed([text(2)]))
+        await entered(engine)  # while bulk still holds the only worker
+        assert [b[0][0] for b in engine.batches] == [1, 2]
+        engine.gate.set()
+        assert (await short).vectors[0, 0] == 2
+        await bulk
+
+
+async def test_bulk_never_starves() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, budget=16) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        bulk = asyncio.ensure_future(batcher.embed([text(1, 16)] * 3, priority="bulk"))
+        short = [asyncio.ensure_future(batcher.embed([text(2, 16)])) for _ in range(30)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, bulk, *short)
+    order = [int(batch[0][0]) for batch in engine.batches[1:]]
+    third = [place for place, value in enumerate(order) if value == 1][2]
+    assert third <= 3 * 5  # every fourth turn of the worker; the extra thread adds its own
+
+
+async def test_a_text_alone_gets_every_thread_and_only_then() -> None:
+    engine, alone = FakeEngine(), FakeEngine()
+    async with batching(engine, workers=2, alone=alone) as batcher:
+        await batcher.embed([text(1)])
+        assert (len(engine.batches), len(alone.batches)) == (0, 1)
+        await batcher.embed([text(1)] * 100)
+        assert len(alone.batches) == 1
+        alone.gate.clear()
+        first = asyncio.ensure_future(batcher.embed([text(2)]))
+        await entered(alone)
+        await batcher.embed([text(3)])  # not alone: the first is under way
+        assert len(alone.batches) == 2
+        alone.gate.set()
+        await first
+
+
+async def test_free_workers_share_what_waits() -> None:
+    engine = FakeEngine()
+    async with batching(engine, workers=2, budget=1000) as batcher:
+        await batcher.embed([text(i, 16) for i in range(16)])
+    assert sorted(len(b) for b in engine.batches) == [8, 8]

@@ -1,12 +1,16 @@
 """The micro-batcher: texts of one request and of concurrent requests share engine runs.
 
-The one place that holds live state between requests. There is no timer: an idle worker
-takes what is there at once, and what arrives while all workers are busy is coalesced into
-the next micro-batch, so waiting costs nothing when idle and batches grow with load.
+The one place that holds live state between requests. There is no timer: a free thread
+takes what is there at once, and what arrives while all are busy is coalesced into the next
+micro-batch, so waiting costs nothing when idle and batches grow with load.
 
-Promises: every waiter gets its vectors or its error; a failed run fails only the requests
-that had a text in it; a cancelled request leaves the queue; the queue is bounded. It must
-never look inside a text or know what a model is.
+Two lanes: short requests (interactive) overtake bulk, and while bulk keeps every thread
+busy they have one thread more to themselves; bulk is never starved, since it gets every
+fourth micro-batch at the least.
+
+Promises: every waiter gets its vectors or its error; a failed run fails only the request
+that caused it; a cancelled request leaves the queue; the queue is bounded. It must never
+look inside a text or know what a model is.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
 
@@ -26,13 +31,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cortex_embed.domain import Priority
     from cortex_embed.vectors import Vectors
 
     Ids = NDArray[np.int64]
+    Run = Callable[[list[Ids]], Vectors]
+    """Token ids of b texts to float32 [b, dimensions]; called in threads."""
 
 _BUCKET_TOKENS = 16
 """Texts whose lengths round up to the same multiple share a bucket: padding inside one
 bucket wastes at most 15 tokens a text."""
+_INTERACTIVE_TOKENS = 128
+"""A request of up to so many tokens is interactive: a question, not a document."""
+_BULK_SHARE = 4
+"""While both lanes wait, every so many-th micro-batch is bulk's."""
+_LEAST_SHARE = 64
+"""Free threads split what waits between them, but not into runs of fewer tokens: below
+this, a run costs the same however short it is (the weights are read once a run)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +58,7 @@ class _Job:
     vectors: Vectors
     done: asyncio.Future[None]
     left: int
+    lane: Priority
     queued_at: float
     started_at: float | None = None
     engine_seconds: float = 0.0
@@ -55,14 +71,11 @@ class _Entry:
     job: _Job
     index: int
     order: int
+    length: int
 
     @property
     def ids(self) -> Ids:
         return self.job.texts[self.index]
-
-    @property
-    def length(self) -> int:
-        return len(self.job.texts[self.index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,7 @@ class Batched:
 
 @dataclass(slots=True)
 class _Queue:
-    """Waiting texts by length bucket, first in first out inside each."""
+    """One lane: waiting texts by length bucket, first in first out inside each."""
 
     buckets: dict[int, deque[_Entry]] = field(default_factory=dict)
     tokens: int = 0
@@ -130,39 +143,46 @@ def _bucket(length: int) -> int:
 
 
 class MicroBatcher:
-    """N workers, each taking a micro-batch within the token budget whenever it is free."""
+    """N threads, each given a micro-batch within the token budget whenever it is free.
+
+    `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
+    threads, for when there is nothing else to do. Create it inside the event loop.
+    """
 
     def __init__(
         self,
-        run: Callable[[list[Ids]], Vectors],
+        run: Run,
         *,
         dimensions: int,
         workers: int,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        run_alone: Run | None = None,
     ) -> None:
-        """`run` maps token ids of b texts to float32 [b, dimensions]; called in threads."""
         self._run = run
+        self._run_alone = run_alone or run
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self._queue = _Queue()
+        self._lanes: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
         self._order = 0
         self._jobs: set[_Job] = set()
-        self._wake = asyncio.Condition()
+        self._again: deque[list[_Entry]] = deque()
+        self._since_bulk = 0
+        self._workers = workers
+        self._busy = 0
+        self._busy_with_bulk = 0
+        self._express_busy = False
         self._closing = False
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="engine")
-        loop = asyncio.get_running_loop()
-        self._workers = [
-            loop.create_task(self._work(), name=f"batcher-{n}") for n in range(workers)
-        ]
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(workers + 1, thread_name_prefix="engine")
 
     @property
     def queued_tokens(self) -> int:
-        return self._queue.tokens
+        return sum(lane.tokens for lane in self._lanes.values())
 
-    async def embed(self, texts: Sequence[Ids]) -> Batched:
-        """Vectors of n >= 1 texts, in order.
+    async def embed(self, texts: Sequence[Ids], *, priority: Priority | None = None) -> Batched:
+        """Vectors of n >= 1 texts, in order. Without a `priority`, size decides the lane.
 
         Raises OverloadedError before anything is queued, EngineError when a run fails. On
         cancellation the texts that have not started leave the queue.
@@ -171,32 +191,34 @@ class MicroBatcher:
 
         if self._closing:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
-        self._refuse_when_full(sum(len(ids) for ids in texts))
+        tokens = sum(len(ids) for ids in texts)
+        self._refuse_when_full(tokens)
         job = _Job(
             texts=texts,
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
-            done=asyncio.get_running_loop().create_future(),
+            done=self._loop.create_future(),
             left=len(texts),
+            lane=priority or ("interactive" if tokens <= _INTERACTIVE_TOKENS else "bulk"),
             queued_at=time.perf_counter(),
         )
         self._jobs.add(job)
+        lane = self._lanes[job.lane]
         for index in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
-            self._queue.push(_Entry(job, index, self._order))
+            lane.push(_Entry(job, index, self._order, len(texts[index])))
             self._order += 1
         try:
-            async with self._wake:
-                self._wake.notify(len(texts))
+            self._dispatch()
             await job.done
         finally:
             self._jobs.discard(job)
             if job.left:
-                self._queue.drop(job)
+                lane.drop(job)
         started = job.queued_at if job.started_at is None else job.started_at
         return Batched(job.vectors, started - job.queued_at, job.engine_seconds)
 
     def _refuse_when_full(self, tokens: int) -> None:
         # An empty queue takes any request: one larger than the bound could otherwise never run.
-        waiting = self._queue.tokens
+        waiting = self.queued_tokens
         if waiting and waiting + tokens > self._max_queue_tokens:
             raise OverloadedError(
                 f"Overloaded: {waiting} tokens are waiting and this request has {tokens}; the "
@@ -204,55 +226,95 @@ class MicroBatcher:
                 "less at once."
             )
 
-    async def _work(self) -> None:
-        while True:
-            async with self._wake:
-                await self._wake.wait_for(lambda: self._queue.buckets)
-            entries = self._queue.take(self._max_batch_tokens)
+    def _dispatch(self) -> None:
+        """Give every free thread a micro-batch. Called whenever one may have become possible."""
+        while self._busy < self._workers:
+            entries = self._retry() or self._next()
+            if not entries:
+                return
+            self._start(entries, express=False)
+        if self._busy_with_bulk and not self._express_busy:
+            entries = self._lanes["interactive"].take(self._max_batch_tokens)
             if entries:
-                await self._run_one(entries)
+                self._start(entries, express=True)
 
-    async def _run_one(self, entries: list[_Entry]) -> None:
+    def _retry(self) -> list[_Entry]:
+        """One request's part of a micro-batch that failed, unless its waiter has gone."""
+        while self._again:
+            entries = self._again.popleft()
+            if not entries[0].job.done.done():
+                return entries
+        return []
+
+    def _next(self) -> list[_Entry]:
+        """The next micro-batch: interactive first, but bulk's share is bulk's."""
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        turn_of_bulk = self._since_bulk >= _BULK_SHARE - 1
+        lane = bulk if bulk.buckets and (turn_of_bulk or not interactive.buckets) else interactive
+        self._since_bulk = 0 if lane is bulk or not bulk.buckets else self._since_bulk + 1
+        free = self._workers - self._busy
+        share = max(_LEAST_SHARE, -(-lane.tokens // free))
+        return lane.take(min(self._max_batch_tokens, share))
+
+    def _start(self, entries: list[_Entry], *, express: bool) -> None:
         started = time.perf_counter()
         for entry in entries:
             if entry.job.started_at is None:
                 entry.job.started_at = started
-        try:
-            vectors = await self._in_thread(entries)
-        except Exception as why:  # whatever the runtime raises, its waiters must hear of it
-            await self._after_failure(entries, why)
+        alone = len(entries) == 1 and not self._busy and not self.queued_tokens
+        run = self._run_alone if alone else self._run
+        kind: Literal["express", "bulk", "interactive"] = (
+            "express" if express else entries[0].job.lane
+        )
+        self._count(kind, 1)
+        future = self._loop.run_in_executor(self._pool, run, [e.ids for e in entries])
+        future.add_done_callback(partial(self._finished, entries, kind, started))
+
+    def _count(self, kind: Literal["express", "bulk", "interactive"], change: int) -> None:
+        if kind == "express":
+            self._express_busy = change > 0
             return
-        seconds = time.perf_counter() - started
+        self._busy += change
+        self._busy_with_bulk += change if kind == "bulk" else 0
+
+    def _finished(
+        self,
+        entries: list[_Entry],
+        kind: Literal["express", "bulk", "interactive"],
+        started: float,
+        future: asyncio.Future[Vectors],
+    ) -> None:
+        self._count(kind, -1)
+        try:
+            vectors = future.result()
+            if vectors.shape != (len(entries), self._dimensions):
+                raise EngineError(
+                    f"The engine gave vectors of shape {vectors.shape} for {len(entries)} texts."
+                )
+        except Exception as why:  # whatever the runtime raises, its waiters must hear of it
+            self._after_failure(entries, why)
+        else:
+            self._settle(entries, vectors, time.perf_counter() - started)
+        self._dispatch()
+
+    def _settle(self, entries: list[_Entry], vectors: Vectors, seconds: float) -> None:
+        for entry, vector in zip(entries, vectors, strict=True):
+            job = entry.job
+            job.vectors[entry.index] = vector
+            job.left -= 1
         for job in {e.job for e in entries}:
             job.engine_seconds += seconds
-        for entry, vector in zip(entries, vectors, strict=True):
-            self._settle(entry, vector)
+            if not job.left and not job.done.done():
+                job.done.set_result(None)
 
-    async def _in_thread(self, entries: list[_Entry]) -> Vectors:
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._pool, self._run, [e.ids for e in entries])
-        if vectors.shape != (len(entries), self._dimensions):
-            raise EngineError(
-                f"The engine gave vectors of shape {vectors.shape} for {len(entries)} texts."
-            )
-        return vectors
-
-    def _settle(self, entry: _Entry, vector: NDArray[np.float32]) -> None:
-        job = entry.job
-        job.vectors[entry.index] = vector
-        job.left -= 1
-        if not job.left and not job.done.done():
-            job.done.set_result(None)
-
-    async def _after_failure(self, entries: list[_Entry], why: Exception) -> None:
+    def _after_failure(self, entries: list[_Entry], why: Exception) -> None:
         """Fail the one request concerned; several are run apart first, to find which it is."""
         jobs = {e.job for e in entries}
         if len(jobs) > 1:
-            for job in jobs:
-                await self._run_one([e for e in entries if e.job is job])
+            self._again.extend([e for e in entries if e.job is job] for job in jobs)
             return
         for job in jobs:
-            self._queue.drop(job)
+            self._lanes[job.lane].drop(job)
             if not job.done.done():
                 error = (
                     why if isinstance(why, EmbedError) else EngineError(f"Engine failure: {why}")
@@ -260,12 +322,10 @@ class MicroBatcher:
                 job.done.set_exception(error)
 
     async def close(self) -> None:
-        """Refuse what is new, finish what is queued, stop the workers."""
+        """Refuse what is new, finish what is queued, stop the threads."""
         self._closing = True
         waiting = [job.done for job in self._jobs]
         if waiting:
             await asyncio.wait(waiting)
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        self._pool.shutdown(wait=True)
+        # A run whose request was cancelled may still be under way.
+        await self._loop.run_in_executor(None, self._pool.shutdown)
