@@ -39,7 +39,7 @@ def embed_default_model(session: nox.Session) -> None:
     session.run("python", "build/fetch_model.py", DEFAULT_MODEL, "--out", str(SOURCES))
     session.run(
         "python", "build/export_onnx.py", str(SOURCES), "--model", DEFAULT_MODEL,
-        "--out", str(EMBEDDED),
+        "--out", str(EMBEDDED), "--if-changed",
     )  # fmt: skip
 
 
@@ -117,6 +117,14 @@ def parity(session: nox.Session) -> None:
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     embed_default_model(session)
     session.run("python", "build/parity.py", "--work", "dist/parity", "--serve", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure side by side with peers (installed on first use); writes the README's table."""
+    install(session, "export")
+    embed_default_model(session)
+    session.run("python", "build/bench/run.py", "--work", "dist/bench", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,248 +1,273 @@
-"""A BERT encoder as an ONNX graph, one function per block.
+"""A BERT encoder as an ONNX graph, one method per block.
 
     input_ids, attention_mask   int64 [batch, sequence], padded on the right
     sentence_embedding          float32 [batch, dimensions], pooled, NOT normalized
 
-Token types are no input: they are all zero wherever a text is embedded alone, so their row is
-folded into the position table. Normalizing stays outside, since a vector is shortened before
-it is normalized (`cortex_embed.vectors.shape`).
+Normalizing stays outside, since a vector is shortened before it is normalized
+(`cortex_embed.vectors.shape`). Between blocks the token states are one matrix
+[batch * sequence, hidden]: every linear layer is one multiplication, whatever the batch.
 
-Between blocks the token states are one matrix [batch * sequence, hidden]: every linear layer
-is then one Gemm, whatever the batch. Only standard operators: this graph must load wherever
-ONNX Runtime does, 1.23.2 included.
+Measured on ONNX Runtime's CPU provider (`nox -s bench`): Attention of opset 24 with the
+lengths as `nonpad_kv_seqlen` beats the contrib operators and the primitives; Add and
+LayerNormalization beat SkipLayerNormalization; Gelu beats its fused kin. The compatible
+graph is for runtimes without that operator: opset 20 and MultiHeadAttention.
+
+Nothing here may depend on a text's neighbours: no operator reduces over the batch.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cortex_embed import __version__
+from graph_builder import CONTRIB, GraphBuilder
+from recipe import INPUT_OF, Recipe, Smoothing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-    from onnx import ModelProto, NodeProto, TensorProto
+    from numpy.typing import NDArray
+    from onnx import ModelProto
 
-    from bert_source import BertConfig, Weights
-    from cortex_embed.domain import ModelSpec
+    from bert_source import BertConfig
+    from bert_weights import Encoder, Linear, Norm
+    from recipe import QuantizedLinear
 
-OPSET = 20  # the first with Gelu
-IR_VERSION = 10  # onnxruntime 1.23.2 reads up to 11
-OUTPUT = "sentence_embedding"
+OPSET = 24
+COMPATIBLE_OPSET = 20  # the first with Gelu
+IDS, MASK, OUTPUT = "input_ids", "attention_mask", "sentence_embedding"
 
 
-class GraphBuilder:
-    """Nodes and initializers under construction. Every method gives the name of a value."""
+@dataclass(frozen=True, slots=True)
+class States:
+    """Token states leaving a norm: what the next linear layers read, and what is added back.
 
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self.initializers: list[TensorProto] = []
+    The two differ where the next input is smoothed; the shift is then missing from `residual`,
+    and in the bias of the linear layer that it is added to.
+    """
 
-    def constant(self, name: str, values: ArrayLike, dtype: str = "float32") -> str:
-        import numpy as np
-        from onnx import numpy_helper
-
-        array = np.asarray(values, dtype=dtype)
-        self.initializers.append(numpy_helper.from_array(array, name))
-        return name
-
-    def node(self, operator: str, *inputs: str, out: str, **attributes: Any) -> str:
-        """Append one node with one output, named `out`."""
-        return self.split(operator, *inputs, out=[out], **attributes)[0]
-
-    def split(
-        self, operator: str, *inputs: str, out: Sequence[str], **attributes: Any
-    ) -> Sequence[str]:
-        """Append one node with several outputs."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(operator, inputs, out, name=out[0], **attributes))
-        return out
-
-    def linear(
-        self, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *, out: str
-    ) -> str:
-        """[rows, in] → [rows, out]; `weight` is [out, in], as PyTorch stores it."""
-        matrix = self.constant(f"{out}.weight", weight)
-        offset = self.constant(f"{out}.bias", bias)
-        return self.node("Gemm", x, matrix, offset, out=out, transB=1)
-
-    def model(self, inputs: Sequence[str], width: int) -> ModelProto:
-        """The finished model: int64 inputs [batch, sequence], output float32 [batch, width]."""
-        from onnx import TensorProto, helper
-
-        graph = helper.make_graph(
-            self.nodes,
-            "bert",
-            [
-                helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
-                for name in inputs
-            ],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", width])],
-            self.initializers,
-        )
-        return helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="cortex-embed",
-            producer_version=__version__,
-        )
+    read: str
+    residual: str
 
 
 class Bert:
     """The blocks of one encoder. Each takes and gives names of values in the graph."""
 
-    def __init__(self, weights: Weights, config: BertConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, config: BertConfig, recipe: Recipe, *, compatible: bool
+    ) -> None:
         self.g = GraphBuilder()
-        self.weights = weights
+        self.encoder = encoder
         self.config = config
-        self.head_width = config.hidden // config.heads
+        self.recipe = recipe
+        self.compatible = compatible
+        self.inputs: dict[str, str] = {}
+        """What each quantizable input is called in the graph, for calibration."""
+        self._quantized: dict[tuple[str, float, int], tuple[str, str]] = {}
 
-    def prepare(self, input_ids: str, attention_mask: str) -> None:
-        """Values that several blocks share: shapes, the mask as numbers, and as a bias."""
-        import numpy as np
-
-        g, c = self.g, self.config
-        lowest = g.constant("lowest", np.finfo(np.float32).min)
-        one = g.constant("one", 1.0)
-        heads = g.constant("qkv_heads", [3 * c.heads, self.head_width], "int64")
-        hidden = g.constant("hidden", [c.hidden], "int64")
-
-        shape = g.node("Shape", input_ids, out="shape")
-        self.heads_shape = g.node("Concat", shape, heads, out="heads_shape", axis=0)
-        self.states_shape = g.node("Concat", shape, hidden, out="states_shape", axis=0)
-        self.length = g.node("Shape", input_ids, out="length", start=1, end=2)
-        self.rows_shape = g.constant("rows_shape", [-1, c.hidden], "int64")
-
-        # 1 for a token, 0 for padding; then 0 and the lowest number, which softmax makes 0.
-        self.kept = g.node("Cast", attention_mask, out="kept", to=1)
-        padding = g.node("Sub", one, self.kept, out="padding")
-        bias = g.node("Mul", padding, lowest, out="padding_bias")
-        axes = g.constant("heads_and_rows", [1, 2], "int64")
-        self.score_bias = g.node("Unsqueeze", bias, axes, out="score_bias")
-
-    def embeddings(self, input_ids: str) -> str:
-        """Token ids [batch, sequence] → token states [batch * sequence, hidden]."""
-        g, c, name = self.g, self.config, "embeddings"
-        words = self.weights.take(f"{name}.word_embeddings.weight", c.vocab_size, c.hidden)
-        positions = self.weights.take(f"{name}.position_embeddings.weight", c.positions, c.hidden)
-        types = self.weights.take(f"{name}.token_type_embeddings.weight", c.types, c.hidden)
-
-        word_table = g.constant(f"{name}.words.weight", words)
-        position_table = g.constant(f"{name}.positions.weight", positions + types[0])
-        zero = g.constant("zero", [0], "int64")
-        word = g.node("Gather", word_table, input_ids, out=f"{name}.words")
-        position = g.node("Slice", position_table, zero, self.length, out=f"{name}.positions")
-        total = g.node("Add", word, position, out=f"{name}.sum")
-        rows = g.node("Reshape", total, self.rows_shape, out=f"{name}.rows")
-        return self.layer_norm(rows, "embeddings.LayerNorm")
-
-    def layer(self, x: str, index: int, *, first_only: bool) -> str:
-        """One encoder layer. `first_only` gives [batch, hidden], the first token's states."""
-        g, name = self.g, f"encoder.layer.{index}"
-        attended = self.attention(x, f"{name}.attention", first_only=first_only)
-        before = self.first_rows(x, out=f"{name}.first") if first_only else x
-        x = g.node("Add", attended, before, out=f"{name}.attention.residual")
-        x = self.layer_norm(x, f"{name}.attention.output.LayerNorm")
-        expanded = self.feed_forward(x, name)
-        x = g.node("Add", expanded, x, out=f"{name}.residual")
-        return self.layer_norm(x, f"{name}.output.LayerNorm")
-
-    def attention(self, x: str, name: str, *, first_only: bool) -> str:
-        """Multi-head self-attention and its output projection."""
+    def prepare(self) -> None:
+        """Values that several blocks share: shapes, and the lengths of the texts."""
         g = self.g
-        weight, bias = self.fused_qkv(f"{name}.self")
-        qkv = g.linear(x, weight, bias, out=f"{name}.qkv")
-        qkv = g.node("Reshape", qkv, self.heads_shape, out=f"{name}.qkv_heads")
-        qkv = g.node("Transpose", qkv, out=f"{name}.qkv_by_head", perm=[0, 2, 1, 3])
-        parts = [f"{name}.query", f"{name}.key", f"{name}.value"]
-        query, key, value = g.split("Split", qkv, out=parts, axis=1, num_outputs=3)
-        if first_only:
-            query = self.first_query(query, out=f"{name}.first_query")
+        self.shape = g.node("Shape", IDS, out="shape")
+        self.by_text = g.node("Concat", self.shape, g.ints(-1), out="by_text", axis=0)
+        self.by_row = g.ints(-1, self.config.hidden)
+        self.lengths = g.node("ReduceSum", MASK, g.ints(1), out="lengths", keepdims=0)
+        if self.compatible:
+            self.lengths = g.node("Cast", self.lengths, out="lengths32", to=6)
 
-        key = g.node("Transpose", key, out=f"{name}.key_transposed", perm=[0, 1, 3, 2])
-        scores = g.node("MatMul", query, key, out=f"{name}.scores")
-        scores = g.node("Add", scores, self.score_bias, out=f"{name}.masked_scores")
-        shares = g.node("Softmax", scores, out=f"{name}.shares", axis=-1)
-        mixed = g.node("MatMul", shares, value, out=f"{name}.mixed")
-        mixed = g.node("Transpose", mixed, out=f"{name}.mixed_by_row", perm=[0, 2, 1, 3])
-        rows = g.node("Reshape", mixed, self.rows_shape, out=f"{name}.rows")
-        return self.dense(rows, f"{name}.output.dense", self.config.hidden, self.config.hidden)
+    def embeddings(self) -> States:
+        """Token ids [batch, sequence] → token states [batch * sequence, hidden]."""
+        g = self.g
+        positions = g.constant("positions", self.encoder.positions)
+        length = g.node("Slice", self.shape, g.ints(1), g.ints(2), out="length")
+        rows = g.node("Slice", positions, g.ints(0), length, g.ints(0), out="position_rows")
+        total = g.node("Add", self.words(), rows, out="embedding_sum")
+        flat = g.node("Reshape", total, self.by_row, out="embedding_rows")
+        return self.norm(flat, self.encoder.norm, "embedding_norm", self.smoothing("0.attention"))
 
-    def fused_qkv(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One weight [3 * hidden, hidden] and bias [3 * hidden] for query, key and value.
+    def words(self) -> str:
+        """The word table's rows, [batch, sequence, hidden]."""
+        g, table = self.g, self.recipe.words
+        if table is None:
+            return g.node("Gather", g.constant("words", self.encoder.words), IDS, out="word_rows")
+        codes = g.node("Gather", g.constant("words.q", table.values, "int8"), IDS, out="codes")
+        scale = g.node("Gather", g.constant("words.scale", table.scale), IDS, out="word_scales")
+        return g.node("Mul", g.node("Cast", codes, out="codes32", to=1), scale, out="word_rows")
 
-        The 1 / sqrt(head width) of the scores is folded into the query.
-        """
-        import numpy as np
+    def layer(self, x: States, index: int, *, first_only: bool) -> States:
+        """One encoder layer. `first_only` gives [batch, hidden], the first token's states."""
+        g, layer = self.g, self.encoder.layers[index]
+        attended = self.attention(x.read, index, first_only=first_only)
+        residual = self.first_rows(x.residual, f"{index}.first") if first_only else x.residual
+        total = g.node("Add", attended, residual, out=f"{index}.attention_sum")
+        up = self.smoothing(f"{index}.up")
+        x = self.norm(total, layer.attention_norm, f"{index}.attention_norm", up)
+        expanded = self.feed_forward(x.read, index)
+        total = g.node("Add", expanded, x.residual, out=f"{index}.output_sum")
+        following = self.smoothing(f"{index + 1}.attention")
+        return self.norm(total, layer.output_norm, f"{index}.output_norm", following)
 
-        hidden = self.config.hidden
-        weights, biases = [], []
-        for part in ("query", "key", "value"):
-            scale = np.float32(1.0 / math.sqrt(self.head_width) if part == "query" else 1.0)
-            weights.append(self.weights.take(f"{name}.{part}.weight", hidden, hidden) * scale)
-            biases.append(self.weights.take(f"{name}.{part}.bias", hidden) * scale)
-        return np.concatenate(weights), np.concatenate(biases)
+    def attention(self, x: str, index: int, *, first_only: bool) -> str:
+        """Multi-head self-attention and its output layer, [rows, hidden]."""
+        g = self.g
+        key, value = (
+            g.node("Reshape", self.linear(x, f"{index}.{part}"), self.by_text,
+                   out=f"{index}.{part}_by_text")
+            for part in ("key", "value")
+        )  # fmt: skip
+        rows = self.first_rows(x, f"{index}.first_read") if first_only else x
+        query = self.linear(rows, f"{index}.query")
+        shape = g.ints(-1, 1, self.config.hidden) if first_only else self.by_text
+        query = g.node("Reshape", query, shape, out=f"{index}.query_by_text")
+        mixed = self.mix(query, key, value, out=f"{index}.mixed")
+        rows = g.node("Reshape", mixed, self.by_row, out=f"{index}.mixed_rows")
+        return self.linear(rows, f"{index}.output")
 
-    def feed_forward(self, x: str, name: str) -> str:
+    def mix(self, query: str, key: str, value: str, *, out: str) -> str:
+        """softmax(q k' / sqrt(width)) v of every head over each text's own tokens."""
+        heads = self.config.heads
+        if self.compatible:
+            inputs = [query, key, value, "", self.lengths]
+            return self.g.node(
+                "MultiHeadAttention", *inputs, out=out, domain=CONTRIB, num_heads=heads
+            )
+        inputs = [query, key, value, "", "", "", self.lengths]
+        return self.g.node("Attention", *inputs, out=out, q_num_heads=heads, kv_num_heads=heads)
+
+    def feed_forward(self, x: str, index: int) -> str:
         """hidden → intermediate → hidden, with the exact (erf) GELU between."""
-        c = self.config
-        wide = self.dense(x, f"{name}.intermediate.dense", c.intermediate, c.hidden)
-        wide = self.g.node("Gelu", wide, out=f"{name}.gelu", approximate="none")
-        return self.dense(wide, f"{name}.output.dense", c.hidden, c.intermediate)
+        wide = self.linear(x, f"{index}.up")
+        wide = self.g.node("Gelu", wide, out=f"{index}.gelu", approximate="none")
+        return self.linear(wide, f"{index}.down")
 
     def pooling(self, x: str, kind: str) -> str:
         """Token states → one vector per text [batch, hidden]."""
         g = self.g
         if kind == "cls":  # the last layer already gave the first token's states only
             return g.node("Identity", x, out=OUTPUT)
-        states = g.node("Reshape", x, self.states_shape, out="states")
-        middle = g.constant("middle", [1], "int64")
-        shares = g.node("Unsqueeze", self.kept, middle, out="kept_row")
-        total = g.node("MatMul", shares, states, out="state_sum")
-        total = g.node("Squeeze", total, middle, out="state_total")
-        count = g.node("ReduceSum", self.kept, middle, out="token_count", keepdims=1)
+        states = g.node("Reshape", x, self.by_text, out="states")
+        kept = g.node("Cast", MASK, out="kept", to=1)
+        row = g.node("Unsqueeze", kept, g.ints(1), out="kept_row")
+        total = g.node("MatMul", row, states, out="state_sum")
+        total = g.node("Squeeze", total, g.ints(1), out="state_total")
+        count = g.node("ReduceSum", kept, g.ints(1), out="token_count", keepdims=1)
         # The floor is sentence-transformers' own: an empty mask gives zeros, not NaN.
         floor = g.constant("count_floor", 1e-9)
         return g.node("Div", total, g.node("Max", count, floor, out="divisor"), out=OUTPUT)
 
-    def dense(self, x: str, name: str, outputs: int, inputs: int) -> str:
-        weight = self.weights.take(f"{name}.weight", outputs, inputs)
-        return self.g.linear(x, weight, self.weights.take(f"{name}.bias", outputs), out=name)
+    def linear(self, x: str, name: str) -> str:
+        """[rows, in] → [rows, out], in float32 or in bytes as the recipe says."""
+        index, part = name.split(".")
+        self.inputs.setdefault(f"{index}.{INPUT_OF[part]}", x)
+        quantized = self.recipe.linears.get(name)
+        if quantized is not None:
+            return self.quantized_linear(x, name, quantized)
+        plain = self.encoder.layers[int(index)].linears[part]
+        return self.float_linear(x, name, plain)
 
-    def layer_norm(self, x: str, name: str) -> str:
-        g, c = self.g, self.config
-        scale = g.constant(f"{name}.weight", self.weights.take(f"{name}.weight", c.hidden))
-        shift = g.constant(f"{name}.bias", self.weights.take(f"{name}.bias", c.hidden))
-        return g.node("LayerNormalization", x, scale, shift, out=name, epsilon=c.epsilon)
+    def float_linear(self, x: str, name: str, linear: Linear) -> str:
+        weight = self.g.constant(f"{name}.weight", linear.weight)
+        bias = self.g.constant(f"{name}.bias", linear.bias)
+        return self.g.node("Gemm", x, weight, bias, out=name)
 
-    def first_rows(self, x: str, *, out: str) -> str:
+    def quantized_linear(self, x: str, name: str, linear: QuantizedLinear) -> str:
+        """U8 x S8 (S8 x S8 has only a scalar kernel on x64), then back to float32."""
+        g = self.g
+        codes, step = self.quantize(x, linear.scale, linear.zero)
+        weight = g.constant(f"{name}.weight.q", linear.weight, "int8")
+        scale = g.constant(f"{name}.weight.scale", linear.weight_scale)
+        bias = g.constant(f"{name}.bias.q", linear.bias)
+        zeros = (self.zero_point(linear.zero), g.constant("zero_s8", 0, "int8"))
+        operator = "MatMulIntegerToFloat"
+        if linear.scale:
+            inputs = [codes, weight, step, scale, *zeros, bias]
+            return g.node(operator, *inputs, out=name, domain=CONTRIB)
+        inputs = [codes, weight, g.constant("one", 1.0), scale, *zeros]
+        product = g.node(operator, *inputs, out=f"{name}.product", domain=CONTRIB)
+        return g.node("Add", g.node("Mul", product, step, out=f"{name}.scaled"), bias, out=name)
+
+    def quantize(self, x: str, scale: float, zero: int) -> tuple[str, str]:
+        """Bytes of `x` and the step they count in; once for all layers that read `x`."""
+        if (x, scale, zero) not in self._quantized:
+            make = self.by_constant if scale else self.by_peak
+            self._quantized[x, scale, zero] = make(x, scale, zero)
+        return self._quantized[x, scale, zero]
+
+    def by_constant(self, x: str, scale: float, zero: int) -> tuple[str, str]:
+        step = self.g.constant(f"{x}.step", scale)
+        codes = self.g.node("QuantizeLinear", x, step, self.zero_point(zero), out=f"{x}.codes")
+        return codes, step
+
+    def by_peak(self, x: str, _scale: float, zero: int) -> tuple[str, str]:
+        """Each row by its own peak, which maps to the top code.
+
+        Of GELU's output: what it has below zero is small (above -0.17), and `zero` leaves room.
+        """
+        g, top = self.g, 255 - zero
+        peak = g.node("ReduceMax", x, g.ints(1), out=f"{x}.peak", keepdims=1)
+        peak = g.node("Max", peak, g.constant("least_peak", 1e-7), out=f"{x}.safe_peak")
+        scale = g.node("Div", g.constant(f"top_{top}", float(top)), peak, out=f"{x}.per_step")
+        scaled = g.node("Mul", x, scale, out=f"{x}.scaled_rows")
+        one, point = g.constant("one", 1.0), self.zero_point(zero)
+        codes = g.node("QuantizeLinear", scaled, one, point, out=f"{x}.codes")
+        return codes, g.node("Mul", peak, g.constant(f"step_{top}", 1 / top), out=f"{x}.steps")
+
+    def zero_point(self, zero: int) -> str:
+        return self.g.constant(f"zero_{zero}", zero, "uint8")
+
+    def smoothing(self, place: str) -> Smoothing | None:
+        return self.recipe.smoothing.get(place)
+
+    def norm(self, x: str, norm: Norm, name: str, smoothing: Smoothing | None) -> States:
+        """Layer normalization; a smoothing of what follows is folded into its scale and shift."""
+        g = self.g
+        gamma: NDArray[np.float32] = norm.gamma
+        beta: NDArray[np.float32] = norm.beta
+        suffix = ""
+        if smoothing is not None:
+            gamma, beta = gamma / smoothing.scale, (beta - smoothing.shift) / smoothing.scale
+            suffix = ".smoothed"
+        scale = g.constant(f"{name}.gamma{suffix}", gamma)
+        shift = g.constant(f"{name}.beta{suffix}", beta)
+        read = g.node(
+            "LayerNormalization", x, scale, shift, out=name, epsilon=self.config.epsilon, axis=-1
+        )
+        if smoothing is None:
+            return States(read, read)
+        back = g.constant(f"{name}.smoothing", smoothing.scale)
+        return States(read, g.node("Mul", read, back, out=f"{name}.residual"))
+
+    def first_rows(self, x: str, out: str) -> str:
         """[batch * sequence, hidden] → the first token's row of each text [batch, hidden]."""
         g = self.g
-        states = g.node("Reshape", x, self.states_shape, out=f"{out}.states")
+        states = g.node("Reshape", x, self.by_text, out=f"{out}.states")
         return g.node("Gather", states, g.constant("first", 0, "int64"), out=out, axis=1)
 
-    def first_query(self, query: str, *, out: str) -> str:
-        """[batch, heads, sequence, width] → [batch, heads, 1, width]."""
-        g = self.g
-        bounds = (g.constant(f"{out}.{n}", [v], "int64") for n, v in (("start", 0), ("end", 1)))
-        axis = g.constant(f"{out}.axis", [2], "int64")
-        return g.node("Slice", query, *bounds, axis, out=out)
 
+def build_graph(
+    encoder: Encoder,
+    config: BertConfig,
+    pooling: str,
+    *,
+    recipe: Recipe | None = None,
+    compatible: bool = False,
+    inputs: dict[str, str] | None = None,
+) -> ModelProto:
+    """The whole encoder; float32 without a `recipe`.
 
-def build_graph(weights: Weights, config: BertConfig, spec: ModelSpec) -> ModelProto:
-    """The whole encoder in float32. Raises ModelFileError for a missing or misshapen tensor."""
-    ids, mask = "input_ids", "attention_mask"
-    bert = Bert(weights, config)
-    bert.prepare(ids, mask)
-    x = bert.embeddings(ids)
+    With `inputs`, it is the graph to calibrate on: every token's state is computed in every
+    layer, the quantizable inputs are outputs too, and their names are put into `inputs`.
+    """
+    bert = Bert(encoder, config, recipe or Recipe(), compatible=compatible)
+    bert.prepare()
+    x = bert.embeddings()
     for index in range(config.layers):
         # CLS pooling reads one row of the last layer, so only that row is computed. Exact.
         last = index == config.layers - 1
-        x = bert.layer(x, index, first_only=last and spec.pooling == "cls")
-    bert.pooling(x, spec.pooling)
-    return bert.g.model([ids, mask], config.hidden)
+        x = bert.layer(x, index, first_only=last and pooling == "cls" and inputs is None)
+    outputs: dict[str, int | None] = {OUTPUT: config.hidden}
+    bert.pooling(x.read, "mean" if inputs is not None else pooling)
+    if inputs is not None:
+        inputs.update(bert.inputs)
+        outputs |= dict.fromkeys(bert.inputs.values())
+    opset = COMPATIBLE_OPSET if compatible else OPSET
+    return bert.g.model([IDS, MASK], outputs, opset=opset)

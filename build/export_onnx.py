@@ -1,88 +1,161 @@
-"""Turn a model's source files into an artifact directory: weights in, ONNX graph out.
+"""Turn a model's source files into an artifact directory: weights in, ONNX graphs out.
 
-The graph is built node by node (`bert_graph.py`), so that neither torch nor transformers is
-needed and every operator is chosen on purpose. It must never fetch anything, and never leave
-an artifact directory that did not pass its own check.
+The graphs are built node by node (`bert_graph.py`), so that neither torch nor transformers is
+needed and every operator is chosen on purpose: float32 and int8, each for current runtimes
+and for onnxruntime 1.23 (macOS on Intel). It must never fetch anything, and never leave an
+artifact directory that did not pass its own check.
 
-    python build/export_onnx.py SOURCE_DIR --model ID --out DIR
+    python build/export_onnx.py SOURCE_DIR --model ID --out DIR [--if-changed]
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_graph import OPSET, OUTPUT, build_graph
+from bert_graph import COMPATIBLE_OPSET, OPSET, build_graph
 from bert_source import CONFIG, TOKENIZER, WEIGHTS, read_config, read_tokenizer, read_weights
+from bert_weights import encoder
+from calibration import judge, observe
 from cortex_embed import __version__
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.catalogue import catalogue, find
+from graph_builder import WeightsFile, move_weights
+from quantize import quantize
 from staging import exit_on_sigterm, replace_directory, staging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bert_source import BertConfig
+    from bert_weights import Encoder
     from cortex_embed.domain import ModelSpec
     from cortex_embed.models.artifact import Artifact
+    from recipe import Recipe
+
+_STEMS = {"fp32": "model", "int8": "model.int8"}
+_NOTES = [
+    "tokenizer.json: the source's own truncation and padding are removed",
+    "int8: per-row or calibrated scales, so a vector does not depend on its neighbours",
+]
 
 
-def export(source: Path, spec: ModelSpec, out: Path) -> Artifact:
+def export(
+    source: Path, spec: ModelSpec, out: Path, *, precisions: Sequence[str] = artifacts.PRECISIONS
+) -> Artifact:
     """Write the artifact directory `out` from the files in `source`; an older one is replaced.
 
-    The same sources give the same bytes. Raises ModelFileError for sources that are missing,
-    damaged or of an unsupported kind, OutputError if `out` cannot be written.
+    `precisions` holds fp32, and int8 where the time to calibrate is to be spent. The same
+    sources give the same bytes. Raises ModelFileError for sources that are missing, damaged or
+    of an unsupported kind, OutputError if `out` cannot be written.
     """
     config = read_config(source / CONFIG, spec)
     tokenizer = read_tokenizer(source / TOKENIZER, config)
     weights = read_weights(source / WEIGHTS)
-    model = build_graph(weights, config, spec)
+    bert = encoder(weights, config)
     with staging(out) as part:
-        (part / artifacts.GRAPH).write_bytes(model.SerializeToString(deterministic=True))
         _write_json(part / artifacts.TOKENIZER, tokenizer, indent=None)
-        manifest = _manifest(source, part, spec, config, weights.parameters)
+        manifest = _manifest(source, spec, config, weights.parameters)
+        manifest["graphs"] = write_graphs(part, bert, config, spec)
+        manifest["gates"] = {}
+        if "int8" in precisions:
+            limit = min(spec.max_tokens, 256)
+            seen = observe(part / artifacts.TOKENIZER, bert, config, max_tokens=limit)
+            manifest["graphs"] += write_graphs(part, bert, config, spec, quantize(bert, seen))
+            newest = _newest(manifest["graphs"])
+            manifest["gates"]["int8"] = judge(part, spec, newest=newest)
+        manifest["files"] = _files(part)
         _write_json(part / artifacts.MANIFEST, manifest, indent=2)
         check(artifacts.load_artifact(part))
         replace_directory(part, out, marker=artifacts.MANIFEST)
     return artifacts.load_artifact(out)
 
 
+def write_graphs(
+    part: Path, bert: Encoder, config: BertConfig, spec: ModelSpec, recipe: Recipe | None = None
+) -> list[dict[str, Any]]:
+    """Write both graphs of a precision and the weights that they share; their manifest rows."""
+    precision = "fp32" if recipe is None else "int8"
+    stem = _STEMS[precision]
+    data = WeightsFile(f"{stem}.onnx.data")
+    rows = []
+    for compatible, name in ((False, f"{stem}.onnx"), (True, f"{stem}.compatible.onnx")):
+        model = build_graph(bert, config, spec.pooling, recipe=recipe, compatible=compatible)
+        move_weights(model, data)
+        (part / name).write_bytes(model.SerializeToString(deterministic=True))
+        opset = COMPATIBLE_OPSET if compatible else OPSET
+        rows.append({"file": name, "data": data.name, "precision": precision, "opset": opset})
+    data.write(part)
+    return rows
+
+
+def _newest(graphs: list[dict[str, Any]]) -> dict[str, str]:
+    """The graph file of each precision that this machine's runtime reads."""
+    from cortex_embed.providers.engine import newest_opset
+
+    readable = [g for g in graphs if g["opset"] <= newest_opset()]
+    return {g["precision"]: g["file"] for g in sorted(readable, key=lambda g: g["opset"])}
+
+
 def check(artifact: Artifact) -> None:
-    """Load what was written and embed one text. Raises ModelFileError if that fails."""
+    """Load every graph that this runtime reads and embed one text. Raises ModelFileError."""
     prepare_runtime_environment()
     import numpy as np
     import onnx
-    import onnxruntime as ort
     from tokenizers import Tokenizer
 
+    from cortex_embed.providers.engine import Engine, newest_opset
+
     artifact.verify()
+    ids = np.array(Tokenizer.from_file(str(artifact.tokenizer)).encode("hello world").ids)
+    for graph in artifact.graphs:
+        path = artifact.directory / graph.file
+        try:
+            onnx.checker.check_model(str(path))
+            if graph.opset > newest_opset():
+                continue
+            vectors = Engine(path, dimensions=artifact.spec.dimensions).run([ids])
+        except Exception as why:  # the libraries raise bare Exception subclasses of their own
+            raise ModelFileError(f"The exported {graph.file} does not run: {why}") from why
+        if not np.isfinite(vectors).all() or not vectors.any():
+            raise ModelFileError(
+                f"The exported {graph.file} gives values that are all zero or not finite."
+            )
+
+
+def builder_hash() -> str:
+    """SHA-256 over everything that decides what an export looks like, but the sources."""
+    digest = hashlib.sha256(__version__.encode())
+    names = ["bert_graph", "bert_source", "bert_weights", "calibration", "calibration_texts"]
+    names += ["export_onnx", "graph_builder", "quantize", "recipe"]
+    for name in names:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def is_current(source: Path, out: Path) -> bool:
+    """Whether `out` is intact and was made from these sources by these scripts."""
     try:
-        onnx.checker.check_model(str(artifact.graph))
-        session = ort.InferenceSession(str(artifact.graph), providers=["CPUExecutionProvider"])
-        ids = Tokenizer.from_file(str(artifact.tokenizer)).encode("hello world").ids
-        batch = np.array([ids], dtype=np.int64)
-        feeds = {"input_ids": batch, "attention_mask": np.ones_like(batch)}
-        (vectors,) = session.run([OUTPUT], feeds)
-    except Exception as why:  # the libraries raise bare Exception subclasses of their own
-        raise ModelFileError(f"The exported {artifact.spec.id} does not run: {why}") from why
-    wanted = (1, artifact.spec.dimensions)
-    if vectors.shape != wanted or not np.isfinite(vectors).all() or not vectors.any():
-        raise ModelFileError(
-            f"The exported {artifact.spec.id} gives shape {vectors.shape} for one text (expected "
-            f"{wanted}), or values that are all zero or not finite."
+        artifact = artifacts.load_artifact(out)
+        artifact.verify()
+        made_by = artifact.manifest["exporter"].get("sha256")
+        unchanged = all(
+            artifacts.hash_file(source / name) == digest
+            for name, digest in artifact.sources.items()
         )
+    except (EmbedError, OSError):
+        return False
+    return unchanged and made_by == builder_hash()
 
 
-def _manifest(
-    source: Path, part: Path, spec: ModelSpec, config: BertConfig, parameters: int
-) -> dict[str, Any]:
+def _manifest(source: Path, spec: ModelSpec, config: BertConfig, parameters: int) -> dict[str, Any]:
     """Everything a client can use, and what `Artifact.verify` needs. See `models/artifact.py`."""
-    names = (artifacts.GRAPH, artifacts.TOKENIZER)
     return {
         "schema": artifacts.SCHEMA,
         "id": spec.id,
@@ -103,20 +176,23 @@ def _manifest(
         "licence": spec.licence,
         "aliases": list(spec.aliases),
         "matryoshka": list(spec.matryoshka),
-        "precision": "fp32",
-        "opset": OPSET,
-        "exporter": {"name": "cortex-embed build/export_onnx.py", "version": __version__},
+        "intermediate": config.intermediate,
+        "exporter": {
+            "name": "cortex-embed build/export_onnx.py",
+            "version": __version__,
+            "sha256": builder_hash(),
+        },
         "sources": {
             name: artifacts.hash_file(source / name) for name in (CONFIG, WEIGHTS, TOKENIZER)
         },
-        "files": {
-            name: {
-                "size": (part / name).stat().st_size,
-                "sha256": artifacts.hash_file(part / name),
-            }
-            for name in names
-        },
-        "notes": ["tokenizer.json: the source's own truncation and padding are removed"],
+        "notes": _NOTES,
+    }
+
+
+def _files(part: Path) -> dict[str, Any]:
+    return {
+        path.name: {"size": path.stat().st_size, "sha256": artifacts.hash_file(path)}
+        for path in sorted(part.iterdir())
     }
 
 
@@ -134,6 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True, metavar="ID", help="catalogue id, repo or alias")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory to write")
+    parser.add_argument(
+        "--if-changed", action="store_true", help="do nothing where DIR is up to date and intact"
+    )
     args = parser.parse_args(arguments)
     exit_on_sigterm()
     try:
@@ -141,12 +220,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if entry is None:
             known = ", ".join(e.spec.id for e in catalogue())
             raise UsageError(f"--model: there is no model named {args.model!r}. Known: {known}.")
+        if args.if_changed and is_current(args.source, args.out):
+            print(f"{entry.spec.id}: the export in {args.out} is up to date and verified.")
+            return 0
         artifact = export(args.source, entry.spec, args.out)
     except EmbedError as why:
         print(f"error: {why.message}", file=sys.stderr)
         return why.exit_code
-    size = artifact.files[artifacts.GRAPH].size / 1e6
+    size = sum(fact.size for fact in artifact.files.values()) / 1e6
+    gate = artifact.manifest["gates"]["int8"]
     print(f"Exported {artifact.spec.id}: {size:.1f} MB in {artifact.directory}")
+    print(
+        f"int8 {'passed' if gate['passed'] else 'FAILED'} its quality gate: mean cosine "
+        f"{gate['mean_cosine']:.5f}, top-10 overlap {gate['top10_overlap']:.4f}"
+    )
     return 0
 
 

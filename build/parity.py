@@ -162,10 +162,13 @@ def exported(subject: Subject, counts: dict[str, int]) -> Embed:
     import onnxruntime as ort
     from tokenizers import Tokenizer
 
+    from cortex_embed.providers.engine import newest_opset
+
     tokenizer = Tokenizer.from_file(str(subject.artifact.tokenizer))
     tokenizer.enable_truncation(subject.spec.max_tokens)
     tokenizer.enable_padding()
-    session = ort.InferenceSession(str(subject.artifact.graph), providers=["CPUExecutionProvider"])
+    graph = subject.artifact.graph_for("fp32", newest_opset())
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
 
     def embed(texts: Sequence[str]) -> Vectors:
         batch = tokenizer.encode_batch(list(texts))

@@ -48,7 +48,7 @@ def bge_geometry(tmp_path_factory: pytest.TempPathFactory, minilm_artifact: Arti
     """Random weights in BGE-small's shape: 12 x 384, CLS, 512 tokens, 133 MB. Read only."""
     base = tmp_path_factory.mktemp(GEOMETRY_ID)
     source = make_geometry(base / "source", minilm_artifact.tokenizer)
-    artifact = export(source, geometry_spec(), base / GEOMETRY_ID)
+    artifact = export(source, geometry_spec(), base / GEOMETRY_ID, precisions=["fp32"])
     (source / "model.safetensors").unlink()
     return artifact
 
@@ -82,16 +82,21 @@ def _tiny(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
     return export(make_tiny(base / "source", pooling), spec, base / spec.id)
 
 
-def embed_directly(artifact: Artifact, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+def embed_directly(
+    artifact: Artifact, texts: Sequence[str], *, batch: int, precision: str = "fp32"
+) -> NDArray[np.float32]:
     """Pooled vectors [n, d] straight from tokenizers and onnxruntime, without our pipeline."""
     import numpy as np
     import onnxruntime as ort
     from tokenizers import Tokenizer
 
+    from cortex_embed.providers.engine import newest_opset
+
     tokenizer = Tokenizer.from_file(str(artifact.tokenizer))
     tokenizer.enable_truncation(artifact.spec.max_tokens)
     tokenizer.enable_padding()
-    session = ort.InferenceSession(str(artifact.graph), providers=["CPUExecutionProvider"])
+    graph = artifact.graph_for(precision, newest_opset())
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     parts = []
     for start in range(0, len(texts), batch):
         encoded = tokenizer.encode_batch(list(texts[start : start + batch]))

@@ -27,6 +27,7 @@ EXIT_CODES = """exit codes:
   5  a line of the input cannot be embedded
   6  output cannot be written
   7  selftest failed
+  8  the server to be measured cannot be reached, or answers with an error
   128+N  stopped at once by a second signal N
 """
 
@@ -67,6 +68,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from cortex_embed.commands import embed
 
         return embed.run(settings, embed.Options.from_arguments(arguments))
+    if command == "bench":
+        from cortex_embed.commands import bench
+
+        return bench.run(settings, bench.Options.from_arguments(arguments))
     if command == "selftest":
         from cortex_embed.commands import selftest
 
@@ -95,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(commands, "serve", "serve embeddings over HTTP (the default)")
     _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
     _add(commands, "selftest", "embed the model's golden texts and compare")
+    _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))
     models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -173,3 +179,51 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="skip lines that cannot be embedded (and report them) instead of stopping",
     )
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--texts",
+        default="short",
+        metavar="SET",
+        help="short, passages or mixed (built in), or a .txt or .jsonl file (default: short)",
+    )
+    add(
+        "--concurrency",
+        default="1,8,64",
+        metavar="N,…",
+        help="clients at a time, one measurement each (default: 1,8,64)",
+    )
+    add("--batch", default="1", metavar="N", help="texts a request (default: 1)")
+    add(
+        "--duration",
+        default="5s",
+        metavar="TIME",
+        help="time of each measurement, after a warm-up that is not counted (default: 5s)",
+    )
+    add(
+        "--url",
+        metavar="URL",
+        help="measure this server, such as http://127.0.0.1:8121/v1, instead of this process",
+    )
+    add(
+        "--bench-model",
+        metavar="NAME",
+        help="model to name in the requests (default: the first that URL/models lists)",
+    )
+    add(
+        "--encoding",
+        choices=("float", "base64"),
+        default="float",
+        help="encoding_format of the requests (default: float)",
+    )
+    add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="send this header, such as 'Authorization: Bearer …' (may be repeated)",
+    )
+    add("--plot", type=Path, metavar="FILE", help="write a chart: .html, or .png with matplotlib")
+    add("--json", type=Path, metavar="FILE", help="write every figure as JSON")

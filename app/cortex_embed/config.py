@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "embed", "selftest", "models"]
-ALL: tuple[Command, ...] = ("serve", "embed", "selftest")
+Command = Literal["serve", "embed", "selftest", "bench", "models"]
+ALL: tuple[Command, ...] = ("serve", "embed", "selftest", "bench")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -135,6 +135,14 @@ class Settings:
     host: str = _setting("127.0.0.1", text, "ADDRESS", "address to listen on")
     port: int = _setting(
         8121, integer(0, 65_535), "PORT", "port to listen on; 0 lets the system choose"
+    )
+    precision: str = _setting(
+        "fp32",
+        choice("auto", "fp32", "int8"),
+        "PRECISION",
+        "fp32 gives the authors' vectors; int8 is faster and close to them; auto takes int8 where "
+        "the model has passed its quality gate and the processor is fast at it",
+        on=ALL,
     )
     threads: int = _setting(
         0,

@@ -16,7 +16,8 @@
         ├── BindError             exit 4   port in use, address not ours
         ├── InputError            exit 5   a line of `embed`'s input
         ├── OutputError           exit 6   a file or directory that cannot be written
-        └── SelfTestError         exit 7
+        ├── SelfTestError         exit 7
+        └── TargetError           exit 8   the server that `bench` measures
 
 A message says the value, the limit and the way out. This module must never import the
 rest of the package, and no class here knows a wire format: `wire/` maps them, once per
@@ -179,6 +180,13 @@ class OutputError(StartupError):
 
     code = "output"
     exit_code = 6
+
+
+class TargetError(StartupError):
+    """The server that `bench` is to measure cannot be reached, or answers with an error."""
+
+    code = "bench_target"
+    exit_code = 8
 
 
 class SelfTestError(StartupError):

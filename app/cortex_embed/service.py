@@ -207,11 +207,14 @@ def build_service(settings: Settings) -> EmbeddingService:
     from cortex_embed.models.store import locate
     from cortex_embed.providers.cores import available_cores
     from cortex_embed.providers.local import LocalProvider
+    from cortex_embed.providers.precision import choose
 
     artifact = locate(settings.model, settings.model_dir)
-    artifact.verify()
+    choice = choose(settings.precision, artifact)
+    artifact.verify(choice.precision)
     provider = LocalProvider(
         artifact,
+        precision=choice.precision,
         threads=settings.threads or available_cores(),
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
@@ -222,6 +225,9 @@ def build_service(settings: Settings) -> EmbeddingService:
         truncate="none" if settings.on_overlong == "error" else "end",
     )
     model = ServedModel(
-        artifact.spec, int(time.time()), artifact.manifest, origin=str(artifact.directory)
+        artifact.spec,
+        int(time.time()),
+        artifact.facts(choice.precision),
+        origin=f"{choice.precision}, {choice.reason}; from {artifact.directory}",
     )
     return EmbeddingService([provider], limits=limits, models=[model])

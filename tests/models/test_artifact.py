@@ -40,8 +40,9 @@ def rewrite(artifact: Artifact, change: Callable[[dict[str, Any]], None]) -> Pat
 def test_an_intact_directory_verifies(copy: Artifact) -> None:
     copy.verify()
     assert copy.spec.id == "tiny-cls"
-    assert copy.precision == "fp32"
-    assert set(copy.files) == {GRAPH, TOKENIZER}
+    assert copy.precisions == ("fp32", "int8")
+    assert {GRAPH, TOKENIZER} < set(copy.files)
+    assert {g.file for g in copy.graphs} | {g.data for g in copy.graphs} < set(copy.files)
     assert set(copy.sources) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert copy.manifest["heads"] == 4
 

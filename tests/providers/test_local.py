@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from cortex_embed.models.store import Artifact
 
 
+PRECISIONS = ["fp32", "int8"]
+
+
 @asynccontextmanager
-async def loaded(artifact: Artifact, threads: int = 2) -> AsyncIterator[LocalProvider]:
+async def loaded(
+    artifact: Artifact, threads: int = 2, precision: str = "fp32"
+) -> AsyncIterator[LocalProvider]:
     provider = LocalProvider(
-        artifact, threads=threads, max_batch_tokens=256, max_queue_tokens=1_000_000
+        artifact,
+        threads=threads,
+        max_batch_tokens=256,
+        max_queue_tokens=1_000_000,
+        precision=precision,
     )
     await provider.load()
     try:
@@ -43,12 +52,13 @@ async def embed(provider: LocalProvider, *texts: Text, truncate: str = "end") ->
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=2, max_size=30))
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("fixture", ["tiny_cls", "tiny_mean"])
 async def test_a_vector_does_not_depend_on_its_neighbours(
-    fixture: str, request: pytest.FixtureRequest, texts: list[str]
+    fixture: str, precision: str, request: pytest.FixtureRequest, texts: list[str]
 ) -> None:
     artifact: Artifact = request.getfixturevalue(fixture)
-    async with loaded(artifact) as provider:
+    async with loaded(artifact, precision=precision) as provider:
         together = (await embed(provider, *texts)).vectors
         alone = np.concatenate([(await embed(provider, text)).vectors for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -95,10 +105,17 @@ async def test_before_load_and_after_close_it_is_not_ready(tiny_mean: Artifact) 
 
 
 @pytest.mark.real
-async def test_real_weights_are_batch_invariant(minilm_artifact: Artifact) -> None:
-    texts = ["word " * n + "." for n in (1, 2, 5, 15, 16, 17, 60, 130, 250)] * 7 + ["x"]
-    async with loaded(minilm_artifact) as provider:
+@pytest.mark.parametrize("precision", PRECISIONS)
+async def test_real_weights_are_batch_invariant(minilm_artifact: Artifact, precision: str) -> None:
+    """Alone, in 64 mixed, among 2,048, after a restart, with one thread and with two."""
+    texts = [f"{n} " + "word " * n + "." for n in (1, 2, 5, 15, 16, 17, 60, 130, 250)] * 7 + ["x"]
+    many = texts + [f"filler {n} " * (1 + n % 7) for n in range(2048 - len(texts))]
+    async with loaded(minilm_artifact, precision=precision) as provider:
         together = (await embed(provider, *texts)).vectors
+        among = (await embed(provider, *many)).vectors[: len(texts)]
         alone = np.concatenate([(await embed(provider, text)).vectors for text in texts])
+    async with loaded(minilm_artifact, threads=1, precision=precision) as provider:
+        restarted = (await embed(provider, *texts)).vectors
     assert len(texts) == 64
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    for other in (among, alone, restarted):
+        np.testing.assert_allclose(together, other, atol=1e-6)

@@ -15,7 +15,8 @@ import pytest
 from cortex_embed.errors import ModelFileError, OutputError
 from cortex_embed.models.artifact import GRAPH, MANIFEST, TOKENIZER, load_artifact
 from cortex_embed.models.catalogue import find
-from export_onnx import export, main
+from cortex_embed.providers.engine import Engine
+from export_onnx import export, is_current, main
 from make_tiny import make_tiny, tiny_spec
 from tests.models_fixtures import embed_directly
 
@@ -54,10 +55,15 @@ def configure(source: Path, **changes: object) -> None:
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
 
 
+def export_fp32(source: Path, spec: Any, out: Path) -> Artifact:
+    """Without the time that int8's calibration takes."""
+    return export(source, spec, out, precisions=["fp32"])
+
+
 def refused(source: Path, out: Path, spec: Any = SPEC) -> str:
     """The message of the refusal, after checking that nothing was written."""
     with pytest.raises(ModelFileError) as caught:
-        export(source, spec, out)
+        export_fp32(source, spec, out)
     assert not out.exists()
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
     return caught.value.message
@@ -65,27 +71,65 @@ def refused(source: Path, out: Path, spec: Any = SPEC) -> str:
 
 def test_the_same_sources_give_the_same_bytes(source: Path, out: Path) -> None:
     one, two = export(source, SPEC, out), export(source, SPEC, out.with_name("again"))
-    assert {p.name for p in out.iterdir()} == {GRAPH, TOKENIZER, MANIFEST}
+    assert {p.name for p in out.iterdir()} == {
+        *(GRAPH, TOKENIZER, MANIFEST, "model.onnx.data", "model.compatible.onnx"),
+        *("model.int8.onnx", "model.int8.onnx.data", "model.int8.compatible.onnx"),
+    }
     for file in one.directory.iterdir():
         assert file.read_bytes() == (two.directory / file.name).read_bytes(), file.name
 
 
-def test_the_graph_is_standard_and_loads_everywhere(
-    tiny_cls: Artifact, tiny_mean: Artifact
-) -> None:
-    for artifact in (tiny_cls, tiny_mean):
-        model = onnx.load(str(artifact.graph))
-        assert {node.domain for node in model.graph.node} == {""}
-        assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+@pytest.mark.parametrize("fixture", ["tiny_cls", "tiny_mean"])
+def test_graphs_are_what_the_manifest_says(fixture: str, request: pytest.FixtureRequest) -> None:
+    artifact: Artifact = request.getfixturevalue(fixture)
+    assert sorted((g.precision, g.opset) for g in artifact.graphs) == [
+        ("fp32", 20), ("fp32", 24), ("int8", 20), ("int8", 24),
+    ]  # fmt: skip
+    for graph in artifact.graphs:
+        path = artifact.directory / graph.file
+        onnx.checker.check_model(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        versions = {o.domain: o.version for o in model.opset_import}
+        assert versions[""] == graph.opset
+        assert set(versions) <= {"", "com.microsoft"}
         assert model.ir_version <= 10
         assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
         assert [o.name for o in model.graph.output] == ["sentence_embedding"]
-        onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_both_graphs_of_a_precision_agree(tiny_cls: Artifact, precision: str) -> None:
+    texts = ["a", "the quick brown fox", "read " * 40]
+    ids = [np.array(i) for i in ([2, 90, 3], [2, 90, 120, 200, 3], [2, *[100] * 40, 3])]
+    assert len(texts) == len(ids)
+    vectors = [
+        Engine(tiny_cls.graph_for(precision, opset), dimensions=32).run(ids) for opset in (20, 24)
+    ]
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=0, atol=1e-6)
+
+
+def test_int8_is_measured_and_says_so(tiny_cls: Artifact, tiny_mean: Artifact) -> None:
+    for artifact in (tiny_cls, tiny_mean):
+        gate = artifact.manifest["gates"]["int8"]
+        assert gate["texts"] == 400
+        assert 0.9 < gate["mean_cosine"] < 1
+        assert gate["passed"] is (
+            gate["mean_cosine"] >= gate["min_mean_cosine"]
+            and gate["top10_overlap"] >= gate["min_top10_overlap"]
+        )
+
+
+def test_an_export_that_is_current_is_recognised(source: Path, out: Path) -> None:
+    export_fp32(source, SPEC, out)
+    assert is_current(source, out)
+    save(source, {name: tensor * 2 for name, tensor in load(source).items()})
+    assert not is_current(source, out)
+    assert not is_current(source, out.with_name("none"))
 
 
 def test_the_tokenizers_own_truncation_is_gone(source: Path, out: Path) -> None:
     assert json.loads((source / TOKENIZER).read_text())["truncation"]["max_length"] == 16
-    written = json.loads(export(source, SPEC, out).tokenizer.read_text(encoding="utf-8"))
+    written = json.loads(export_fp32(source, SPEC, out).tokenizer.read_text(encoding="utf-8"))
     assert written["truncation"] is None
     assert written["padding"] is None
 
@@ -102,7 +146,7 @@ def test_padding_and_neighbours_do_not_matter(name: str, request: pytest.Fixture
 def test_an_empty_mask_gives_numbers(tiny_mean: Artifact) -> None:
     import onnxruntime as ort
 
-    session = ort.InferenceSession(str(tiny_mean.graph))
+    session = ort.InferenceSession(str(tiny_mean.graph_for("fp32", 20)))
     ids = np.array([[2, 3], [2, 3]], dtype=np.int64)
     mask = np.array([[1, 1], [0, 0]], dtype=np.int64)
     (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
@@ -117,15 +161,15 @@ def test_the_output_is_pooled_and_not_normalized(tiny_cls: Artifact, tiny_mean: 
 
 
 def test_names_may_start_with_bert(source: Path, out: Path) -> None:
-    plain = export(source, SPEC, out).graph.read_bytes()
+    plain = export_fp32(source, SPEC, out).files
     save(source, {f"bert.{name}": tensor for name, tensor in load(source).items()})
-    assert export(source, SPEC, out).graph.read_bytes() == plain
+    assert export_fp32(source, SPEC, out).files == plain
 
 
 def test_position_ids_are_no_weights(source: Path, out: Path) -> None:
-    before = export(source, SPEC, out).manifest["parameters"]
+    before = export_fp32(source, SPEC, out).manifest["parameters"]
     save(source, load(source) | {"embeddings.position_ids": np.arange(64).reshape(1, 64)})
-    assert export(source, SPEC, out).manifest["parameters"] == before
+    assert export_fp32(source, SPEC, out).manifest["parameters"] == before
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -134,9 +178,9 @@ def test_other_floats_are_widened_exactly(source: Path, out: Path, dtype: str) -
 
     narrow = {name: tensor.astype(dtype) for name, tensor in load(source).items()}
     save(source, {name: tensor.astype("float32") for name, tensor in narrow.items()})
-    wide = export(source, SPEC, out).graph.read_bytes()
+    wide = export_fp32(source, SPEC, out).files
     save(source, narrow)
-    assert export(source, SPEC, out).graph.read_bytes() == wide
+    assert export_fp32(source, SPEC, out).files == wide
 
 
 @pytest.mark.parametrize(
@@ -208,13 +252,13 @@ def test_a_cut_safetensors_file_is_refused(source: Path, out: Path) -> None:
 
 
 def test_an_older_artifact_is_replaced_only_by_a_good_one(source: Path, out: Path) -> None:
-    export(source, SPEC, out)
+    export_fp32(source, SPEC, out)
     configure(source, hidden_act="relu")
     with pytest.raises(ModelFileError):
-        export(source, SPEC, out)
+        export_fp32(source, SPEC, out)
     load_artifact(out).verify()
     configure(source, hidden_act="gelu")
-    export(source, replace(SPEC, id="other"), out)
+    export_fp32(source, replace(SPEC, id="other"), out)
     assert load_artifact(out).spec.id == "other"
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
@@ -223,14 +267,14 @@ def test_a_directory_of_other_files_is_never_replaced(source: Path, out: Path) -
     out.mkdir(parents=True)
     (out / "thesis.txt").write_text("x")
     with pytest.raises(OutputError, match="holds other files"):
-        export(source, SPEC, out)
+        export_fp32(source, SPEC, out)
     assert (out / "thesis.txt").exists()
 
 
 def test_a_graph_that_does_not_run_is_not_published(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_graph.OUTPUT", "something_else")
+    monkeypatch.setattr("bert_graph.IDS", "something_else")
     assert "does not run" in refused(source, out)
 
 
@@ -241,7 +285,7 @@ def test_the_embedded_model_is_what_its_sources_give(
     entry = find("all-minilm-l6-v2")
     assert entry is not None
     minilm_artifact.verify()
-    made = export(minilm_sources, entry.spec, tmp_path / "out")
+    made = export_fp32(minilm_sources, entry.spec, tmp_path / "out")
     assert made.files == minilm_artifact.files
     assert made.sources == {file.path: file.sha256 for file in entry.files}
     assert made.manifest["parameters"] == entry.parameters

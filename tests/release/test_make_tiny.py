@@ -11,6 +11,7 @@ import pytest
 
 from bert_graph import build_graph
 from bert_source import Weights, read_config
+from bert_weights import encoder
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models.catalogue import find
 from make_tiny import (
@@ -114,7 +115,9 @@ def test_leaving_out_any_tensor_shows(tmp_path: Path, pooling: TinyPooling) -> N
     def vectors(weights: dict[str, Any]) -> NDArray[np.float32]:
         import onnxruntime as ort
 
-        model = build_graph(Weights(source, weights), config, spec)
+        model = build_graph(
+            encoder(Weights(source, weights), config), config, spec.pooling, compatible=True
+        )
         session = ort.InferenceSession(model.SerializeToString())
         ids = np.array([[2, 90, 120, 200, 3], [2, 100, 3, 0, 0]], dtype=np.int64)
         (pooled,) = session.run(None, {"input_ids": ids, "attention_mask": (ids > 0).astype("i8")})

@@ -18,5 +18,5 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level)
     service = build_service(settings)
     model = service.models()[0]
-    reporter = logs.Reporter(model.spec, f"{model.facts['precision']} from {model.origin}")
+    reporter = logs.Reporter(model.spec, f"{model.origin}")
     return asyncio.run(Server(settings, service, reporter).run())

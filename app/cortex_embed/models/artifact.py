@@ -1,5 +1,5 @@
-"""One artifact directory: `model.onnx`, `tokenizer.json` and the `manifest.json` that says what
-they are.
+"""One artifact directory: graphs, their weights, `tokenizer.json`, and the `manifest.json` that
+says what they are.
 
 It exists so that a damaged or foreign model is refused with the file's name before a runtime
 sees it. It must never search for directories (`store` does) nor repair what it finds.
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
-SCHEMA = 1
+SCHEMA = 2
+PRECISIONS = ("fp32", "int8")
 _CHUNK = 2**20
 _WAY_OUT = (
     "Make the artifact directory again (`nox -s serve` in a source checkout), "
@@ -43,12 +44,22 @@ class FileFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Graph:
+    """One ONNX graph of the model. `data` is the file of its weights."""
+
+    file: str
+    data: str
+    precision: str
+    opset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A model on this disk. `files` are the runtime's; `sources` are what they were made from."""
 
     directory: Path
     spec: ModelSpec
-    precision: str
+    graphs: tuple[Graph, ...]
     files: dict[str, FileFact] = field(hash=False)
     sources: dict[str, str] = field(hash=False)
     manifest: dict[str, Any] = field(hash=False, compare=False)
@@ -56,19 +67,54 @@ class Artifact:
 
     @property
     def graph(self) -> Path:
+        """The float32 graph for current runtimes."""
         return self.directory / GRAPH
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What this artifact can be served in."""
+        return tuple(p for p in PRECISIONS if any(g.precision == p for g in self.graphs))
+
+    def graph_for(self, precision: str, newest_opset: int) -> Path:
+        """The graph of `precision` with the newest opset that the runtime reads.
+
+        Raises ModelFileError when there is none.
+        """
+        fitting = [g for g in self.graphs if g.precision == precision and g.opset <= newest_opset]
+        if not fitting:
+            raise ModelFileError(
+                f"{self.directory} has no {precision} graph for opset {newest_opset} or older. "
+                + _WAY_OUT
+            )
+        return self.directory / max(fitting, key=lambda g: g.opset).file
+
+    def passed_gate(self, precision: str) -> bool:
+        """Whether the export measured that `precision` keeps the model's quality."""
+        gate = self.manifest.get("gates", {}).get(precision, {})
+        return gate.get("passed") is True
+
+    def facts(self, precision: str) -> dict[str, Any]:
+        """What a client can use of the manifest, served in `precision`."""
+        return self.manifest | {"precision": precision}
 
     @property
     def tokenizer(self) -> Path:
         return self.directory / TOKENIZER
 
-    def verify(self) -> None:
-        """Compare size and SHA-256 of every file with the manifest.
+    def verify(self, precision: str | None = None) -> None:
+        """Compare size and SHA-256 of every file with the manifest, or of one precision's files.
 
-        Reads every byte. Raises ModelFileError naming the file and both values.
+        Reads every byte of them. Raises ModelFileError naming the file and both values.
         """
+        unused = {
+            name
+            for g in self.graphs
+            for name in (g.file, g.data)
+            if precision not in (None, g.precision)
+        }
         for name, fact in self.files.items():
-            verify_file(self.directory / name, fact, way_out=_WAY_OUT)
+            if name not in unused:
+                verify_file(self.directory / name, fact, way_out=_WAY_OUT)
 
 
 def verify_file(path: Path, fact: FileFact, *, way_out: str) -> None:
@@ -143,7 +189,7 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
             f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
             + _WAY_OUT
         )
-    for key in ("layers", "hidden", "heads", "vocab_size", "parameters", "opset"):
+    for key in ("layers", "hidden", "heads", "vocab_size", "parameters"):
         table.whole(key, low=1)
     exporter = table.table("exporter")
     exporter.text("name")
@@ -152,11 +198,28 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
     return Artifact(
         directory=directory,
         spec=spec_from(table),
-        precision=table.text("precision"),
+        graphs=_graphs(table),
         files=_files(table.table("files")),
         sources={name: sources.sha256(name) for name in sources.data},
         manifest=table.data,
     )
+
+
+def _graphs(table: Table) -> tuple[Graph, ...]:
+    files = table.table("files").data
+    graphs = []
+    for entry in table.tables("graphs"):
+        graph = Graph(
+            file=entry.text("file"),
+            data=entry.text("data"),
+            precision=entry.text("precision"),
+            opset=entry.whole("opset", low=1),
+        )
+        for name in (graph.file, graph.data):
+            if name not in files:
+                raise ModelFileError(f"{entry.where}: {name!r} is not among `files`. {_WAY_OUT}")
+        graphs.append(graph)
+    return tuple(graphs)
 
 
 def _files(table: Table) -> dict[str, FileFact]:

@@ -66,6 +66,18 @@ def _golden(table: Table, tolerance: float, source: str) -> Golden:
     )
 
 
+def cosine_distance(golden: Golden, pooled: NDArray[np.float32]) -> float:
+    """1 - cosine of a golden that states a whole vector, and a text's vector.
+
+    `pooled` is float32 [dimensions]. NaN if the vector holds one.
+    """
+    import numpy as np
+
+    wide = pooled.astype(np.float64)
+    stated = np.asarray(golden.vector, dtype=np.float64)
+    return float(1 - stated @ wide / (np.linalg.norm(stated) * np.linalg.norm(wide)))
+
+
 def difference(golden: Golden, pooled: NDArray[np.float32]) -> float:
     """Largest absolute difference between a golden and a text's vector.
 

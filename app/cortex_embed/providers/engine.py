@@ -25,29 +25,18 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """One ORT session on the CPU execution provider."""
+    """ORT sessions of one graph on the CPU execution provider.
 
-    def __init__(self, model: Path, *, dimensions: int) -> None:
+    One session runs a micro-batch on the calling thread, for N callers at once: N runs side by
+    side beat one run on N threads, which meet at a barrier after every operator. With
+    `threads` over 1 a second session gives a text that is alone all of them. Both map the
+    same weights file.
+    """
+
+    def __init__(self, model: Path, *, dimensions: int, threads: int = 1) -> None:
         """Load the graph. Raises ModelFileError."""
-        prepare_runtime_environment()
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        # One thread per run: under load, N runs side by side beat one run on N threads
-        # (no barriers), and the caller bounds how many run at once.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        try:
-            self._session: Any = ort.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as why:  # the binding's exceptions share no base class
-            raise ModelFileError(
-                f"onnxruntime {ort.__version__} cannot load {model}: {_first_line(why)}"
-            ) from None
+        self._session = _session(model, 1)
+        self._alone = _session(model, threads) if threads > 1 else self._session
         self._check(model, dimensions)
 
     def _check(self, model: Path, dimensions: int) -> None:
@@ -62,17 +51,60 @@ class Engine:
 
     def run(self, batch: Sequence[Ids]) -> Vectors:
         """Token ids of b texts (int64 [length] each) to float32 [b, dimensions], pooled."""
-        import numpy as np
-
-        longest = max(len(ids) for ids in batch)
-        input_ids = np.zeros((len(batch), longest), dtype=np.int64)
-        attention_mask = np.zeros_like(input_ids)
-        for row, ids in enumerate(batch):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        vectors: Vectors = self._session.run(None, feed)[0]
+        vectors: Vectors = self._session.run(None, padded(batch))[0]
         return vectors
+
+    def run_alone(self, batch: Sequence[Ids]) -> Vectors:
+        """The same on all threads: for when nothing else is to be done."""
+        vectors: Vectors = self._alone.run(None, padded(batch))[0]
+        return vectors
+
+
+def padded(batch: Sequence[Ids]) -> dict[str, Ids]:
+    """The graph's inputs, int64 [b, longest], padded on the right with zeros."""
+    import numpy as np
+
+    longest = max(len(ids) for ids in batch)
+    input_ids = np.zeros((len(batch), longest), dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for row, ids in enumerate(batch):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def newest_opset() -> int:
+    """The newest opset whose operators the installed onnxruntime has in full.
+
+    1.23 loads no opset-24 graph and has gaps in opset 23 (tried); 1.31 reads 24.
+    """
+    prepare_runtime_environment()
+    import onnxruntime as ort
+
+    major, minor = (int(part) for part in ort.__version__.split(".")[:2])
+    return 24 if (major, minor) >= (1, 31) else 22
+
+
+def _session(model: Path, threads: int) -> Any:
+    prepare_runtime_environment()
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The graph is stored as it is to run: a start does no graph work, and no fusion brings
+    # back an operator that was avoided on purpose.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Threads may wait for each other inside a run, never between runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as why:  # the binding's exceptions share no base class
+        raise ModelFileError(
+            f"onnxruntime {ort.__version__} cannot load {model}: {_first_line(why)}"
+        ) from None
 
 
 def _first_line(why: Exception) -> str:

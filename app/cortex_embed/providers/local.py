@@ -33,9 +33,16 @@ class LocalProvider:
     """Serves one artifact. Create it anywhere; `load` inside the event loop."""
 
     def __init__(
-        self, artifact: Artifact, *, threads: int, max_batch_tokens: int, max_queue_tokens: int
+        self,
+        artifact: Artifact,
+        *,
+        threads: int,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+        precision: str = "fp32",
     ) -> None:
         self._artifact = artifact
+        self._precision = precision
         self._threads = threads
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
@@ -62,6 +69,7 @@ class LocalProvider:
         self._tokenizer = tokenizer
         self._batcher = MicroBatcher(
             engine.run,
+            run_alone=engine.run_alone,
             dimensions=self.spec.dimensions,
             workers=self._threads,
             max_batch_tokens=self._max_batch_tokens,
@@ -74,9 +82,10 @@ class LocalProvider:
         return Tokenizer(self._artifact.tokenizer, max_tokens=self.spec.max_tokens)
 
     def _load_engine(self) -> Engine:
-        from cortex_embed.providers.engine import Engine
+        from cortex_embed.providers.engine import Engine, newest_opset
 
-        return Engine(self._artifact.graph, dimensions=self.spec.dimensions)
+        graph = self._artifact.graph_for(self._precision, newest_opset())
+        return Engine(graph, dimensions=self.spec.dimensions, threads=self._threads)
 
     async def embed(
         self,

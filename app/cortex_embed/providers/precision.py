@@ -1,0 +1,55 @@
+"""Float32 or int8: decided once, before anything is loaded, and said aloud.
+
+int8 vectors lie close to float32's but are not the same, so the choice is the person's;
+`auto` takes int8 where the export measured that the model keeps its quality and the
+processor multiplies bytes fast. It must never change a choice that was made by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cortex_embed.errors import ModelFileError
+from cortex_embed.providers import processor
+
+if TYPE_CHECKING:
+    from cortex_embed.models.artifact import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`precision` is `fp32` or `int8`; `reason` a phrase for the person who started us."""
+
+    precision: str
+    reason: str
+
+
+def choose(asked: str, artifact: Artifact, features: frozenset[str] | None = None) -> Choice:
+    """What to serve `artifact` in. Raises ModelFileError for a precision that it lacks."""
+    if asked != "auto":
+        return _named(asked, artifact)
+    has = artifact.precisions
+    if "int8" not in has:
+        return Choice("fp32", "the model has no int8")
+    if "fp32" not in has:
+        return Choice("int8", "the model has nothing else")
+    if not artifact.passed_gate("int8"):
+        return Choice("fp32", "int8 has not passed this model's quality gate")
+    instructions = processor.integer_dot_product(
+        processor.features() if features is None else features
+    )
+    if instructions is None:
+        return Choice("fp32", "this processor has no integer dot product")
+    return Choice("int8", f"passed its quality gate; {instructions}")
+
+
+def _named(asked: str, artifact: Artifact) -> Choice:
+    if asked not in artifact.precisions:
+        raise ModelFileError(
+            f"--precision {asked}: {artifact.directory} has {', '.join(artifact.precisions)}. "
+            "Choose one of these, or export the model again."
+        )
+    if asked == "int8" and not artifact.passed_gate("int8"):
+        return Choice(asked, "as asked; it has not passed this model's quality gate")
+    return Choice(asked, "as asked")

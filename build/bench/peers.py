@@ -1,0 +1,90 @@
+"""Who is compared: `peers.toml` read and checked, and which of our precisions exist here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.envs import PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TABLE = Path(__file__).with_name("peers.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A library in a worker process."""
+
+    name: str
+    env: str
+    worker: str
+    options: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    precision: str | None = None
+    reference: bool = False
+
+    def load_options(self) -> dict[str, Any]:
+        """What the worker's load() takes. Raises PeerError for a precision we do not have."""
+        return self.options | ({} if self.precision is None else ours(self.precision))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server with OpenAI's API; `command` has places in braces, `ready` answers 200 when up."""
+
+    name: str
+    env: str
+    command: tuple[str, ...]
+    ready: str
+    needs: tuple[str, ...] = ()
+    precision: str | None = None
+
+    def flags(self) -> list[str]:
+        """Flags for our precision. Raises PeerError for one we do not have."""
+        return (
+            []
+            if self.precision is None
+            else [f"--{name}={value}" for name, value in ours(self.precision).items()]
+        )
+
+
+def ours(precision: str) -> dict[str, str]:
+    """The settings that make cortex-embed run in `precision`. Raises PeerError."""
+    from cortex_embed.config import rows
+
+    if any(row.name == "precision" for row in rows()):
+        return {"precision": precision}
+    if precision == "fp32":
+        return {}
+    raise PeerError(f"this checkout has no --precision setting, hence no {precision}")
+
+
+def engines(only: Sequence[str] = ()) -> list[Engine]:
+    """All engines, or those whose name contains one of `only`; the reference is always there."""
+    table = _read("engine")
+    made = [Engine(**entry | {"needs": tuple(entry.get("needs", ()))}) for entry in table]
+    return [e for e in made if e.reference or _chosen(e.name, only)]
+
+
+def servers(only: Sequence[str] = ()) -> list[Server]:
+    table = _read("server")
+    made = [
+        Server(
+            **entry | {"needs": tuple(entry.get("needs", ())), "command": tuple(entry["command"])}
+        )
+        for entry in table
+    ]
+    return [s for s in made if _chosen(s.name, only)]
+
+
+def _chosen(name: str, only: Sequence[str]) -> bool:
+    return not only or any(part.lower() in name.lower() for part in only)
+
+
+def _read(kind: str) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = tomllib.loads(_TABLE.read_text(encoding="utf-8"))[kind]
+    return table

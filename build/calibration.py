@@ -1,0 +1,120 @@
+"""Show an encoder our calibration texts, and judge its int8 by other ones.
+
+It must never let the two kinds of text meet: what is judged on was not calibrated on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bert_graph import MASK, build_graph
+from calibration_texts import calibration_texts
+from cortex_embed.config import prepare_runtime_environment
+from quality_texts import quality_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bert_source import BertConfig
+    from bert_weights import Encoder
+    from cortex_embed.domain import ModelSpec
+
+    Floats = NDArray[np.float32]
+    Ids = NDArray[np.int64]
+
+MIN_COSINE = 0.9985
+MIN_OVERLAP = 0.96
+_BATCH = 8
+
+
+def observe(
+    tokenizer: Path, encoder: Encoder, config: BertConfig, *, max_tokens: int
+) -> Mapping[str, Floats]:
+    """What every quantizable input holds for the calibration texts.
+
+    float32 [tokens, channels] by `LAYER.INPUT`, real tokens only (no padding).
+    """
+    prepare_runtime_environment()
+    import numpy as np
+    import onnxruntime as ort
+
+    from cortex_embed.providers.engine import newest_opset, padded
+
+    names: dict[str, str] = {}
+    compatible = newest_opset() < 24
+    model = build_graph(encoder, config, "mean", compatible=compatible, inputs=names)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    rows: dict[str, list[Floats]] = {place: [] for place in names}
+    for batch in _batches(_encode(tokenizer, calibration_texts(), max_tokens)):
+        feed = padded(batch)
+        kept = feed[MASK].ravel() > 0
+        for place, values in zip(names, session.run(list(names.values()), feed), strict=True):
+            rows[place].append(values[kept])
+    return {place: np.concatenate(values) for place, values in rows.items()}
+
+
+def judge(directory: Path, spec: ModelSpec, *, newest: Mapping[str, str]) -> dict[str, Any]:
+    """Compare int8 with float32 over `quality_texts`: a row of the manifest's `gates`.
+
+    `newest` names the graph file of each precision.
+    """
+    import numpy as np
+
+    from cortex_embed.models.artifact import TOKENIZER
+    from cortex_embed.providers.engine import Engine
+    from cortex_embed.vectors import l2_normalize
+
+    texts = _encode(directory / TOKENIZER, quality_texts(), min(spec.max_tokens, 256))
+    batches = _batches(texts)
+    vectors = {}
+    for precision, file in newest.items():
+        engine = Engine(directory / file, dimensions=spec.dimensions)
+        pooled = np.concatenate([engine.run(batch) for batch in batches])
+        vectors[precision] = l2_normalize(pooled)
+    cosine = float((vectors["fp32"] * vectors["int8"]).sum(1).mean())
+    overlap = top_overlap(vectors["fp32"], vectors["int8"], 10)
+    return {
+        "passed": cosine >= MIN_COSINE and overlap >= MIN_OVERLAP,
+        "mean_cosine": round(cosine, 6),
+        "top10_overlap": round(overlap, 4),
+        "min_mean_cosine": MIN_COSINE,
+        "min_top10_overlap": MIN_OVERLAP,
+        "texts": len(texts),
+        "source": "comments of the Python standard library",
+    }
+
+
+def top_overlap(exact: Floats, other: Floats, count: int) -> float:
+    """Mean share of each row's `count` nearest neighbours (by dot product) that agree."""
+    import numpy as np
+
+    shares = []
+    for row in range(len(exact)):
+        nearest = []
+        for vectors in (exact, other):
+            scores = vectors @ vectors[row]
+            scores[row] = -np.inf
+            nearest.append(set(np.argsort(-scores, kind="stable")[:count].tolist()))
+        shares.append(len(nearest[0] & nearest[1]) / count)
+    return float(np.mean(shares))
+
+
+def _encode(tokenizer: Path, texts: Sequence[str], max_tokens: int) -> list[Ids]:
+    """Token ids of every text, shortest first."""
+    from cortex_embed.providers.tokenizer import Tokenizer
+
+    encoder = Tokenizer(tokenizer, max_tokens=max_tokens)
+    encoded = encoder.encode(texts, prefix="", truncate="end")
+    return sorted((e.ids for e in encoded), key=len)
+
+
+def _batches(texts: list[Ids]) -> list[list[Ids]]:
+    return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]

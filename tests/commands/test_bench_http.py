@@ -1,0 +1,70 @@
+"""`bench`'s client: HTTP/1.1 in any pieces, and what is not it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_embed.commands.bench_http import HttpClient, ResponseParser, tokens_of
+from cortex_embed.errors import UsageError
+from tests.commands.openai_stub import body, response
+
+
+@pytest.mark.parametrize("url", ["localhost:80", "ftp://x/v1", "http://", "http://h:99999/v1"])
+def test_wrong_urls_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--url"):
+        HttpClient(url)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["length", "chunked"]), st.binary(max_size=200))),
+    st.integers(1, 50),
+)
+def test_responses_survive_any_split(bodies: list[tuple[str, bytes]], step: int) -> None:
+    wire = b""
+    for kind, content in bodies:
+        if kind == "length":
+            wire += response(content)
+            continue
+        wire += b"HTTP/1.1 100 Continue\r\n\r\n"
+        wire += b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        middle = len(content) // 2
+        for part in (content[:middle], content[middle:]):
+            wire += b"%x;a=b\r\n%s\r\n" % (len(part), part) if part else b""
+        wire += b"0\r\nTrailer: x\r\n\r\n"
+    parser = ResponseParser()
+    found = []
+    for start in range(0, len(wire), step):
+        done = parser.feed(wire[start : start + step])
+        while done is not None:
+            found.append(done.body)
+            done = parser.feed(b"")
+    assert found == [content for _, content in bodies]
+    assert parser.empty
+
+
+def test_a_body_may_end_with_the_connection() -> None:
+    parser = ResponseParser()
+    assert parser.feed(b"HTTP/1.0 200 OK\r\n\r\npart") is None
+    done = parser.end()
+    assert done is not None
+    assert (done.body, done.closes) == (b"part", True)
+
+
+def test_what_is_not_http_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not an HTTP"):
+        ResponseParser().feed(b"SSH-2.0-x\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        (body(1, tokens=42), 42),
+        (b'{"usage":{"prompt_tokens":7}}', 7),
+        (b'{"usage":{"prompt_tokens":null}}', None),
+        (b"{}", None),
+    ],
+)
+def test_tokens_are_found_without_parsing(content: bytes, tokens: int | None) -> None:
+    assert tokens_of(content) == tokens

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cortex_embed.errors import ModelFileError
+from cortex_embed.providers.precision import choose
+
+if TYPE_CHECKING:
+    from cortex_embed.models.artifact import Artifact
+
+FAST = frozenset({"AVX512VNNI"})
+
+
+def gated(artifact: Artifact, *, passed: object) -> Artifact:
+    gates = {"int8": {"passed": passed}}
+    return replace(artifact, manifest=artifact.manifest | {"gates": gates})
+
+
+def test_auto_takes_int8_after_a_passed_gate_on_a_fast_processor(tiny_mean: Artifact) -> None:
+    choice = choose("auto", gated(tiny_mean, passed=True), FAST)
+    assert (choice.precision, "AVX512VNNI" in choice.reason) == ("int8", True)
+
+
+@pytest.mark.parametrize("passed", [False, None, "true", 1])
+def test_auto_never_takes_int8_without_a_passed_gate(tiny_mean: Artifact, passed: object) -> None:
+    choice = choose("auto", gated(tiny_mean, passed=passed), FAST)
+    assert (choice.precision, "gate" in choice.reason) == ("fp32", True)
+
+
+def test_auto_takes_fp32_on_a_slow_processor(tiny_mean: Artifact) -> None:
+    choice = choose("auto", gated(tiny_mean, passed=True), frozenset({"AVX2"}))
+    assert (choice.precision, "dot product" in choice.reason) == ("fp32", True)
+
+
+def test_auto_takes_what_there_is(tiny_mean: Artifact) -> None:
+    for precision in ("fp32", "int8"):
+        graphs = tuple(g for g in tiny_mean.graphs if g.precision == precision)
+        assert choose("auto", replace(tiny_mean, graphs=graphs), FAST).precision == precision
+
+
+@pytest.mark.parametrize("asked", ["fp32", "int8"])
+def test_a_choice_by_name_stands(tiny_mean: Artifact, asked: str) -> None:
+    assert choose(asked, gated(tiny_mean, passed=True), frozenset()).precision == asked
+
+
+def test_int8_by_name_without_a_gate_is_said(tiny_mean: Artifact) -> None:
+    assert "not passed" in choose("int8", gated(tiny_mean, passed=False), FAST).reason
+
+
+def test_a_precision_that_is_not_there_is_an_error(tiny_mean: Artifact) -> None:
+    graphs = tuple(g for g in tiny_mean.graphs if g.precision == "fp32")
+    with pytest.raises(ModelFileError, match=r"--precision int8: .* has fp32\."):
+        choose("int8", replace(tiny_mean, graphs=graphs))
