@@ -153,7 +153,7 @@ class Settings:
         shown="0",
     )
     max_batch_tokens: int = _setting(
-        512,
+        256,
         integer(16, 1_000_000),
         "TOKENS",
         "token budget of one micro-batch, padding included",

@@ -275,8 +275,8 @@ async def test_a_text_alone_gets_every_thread_and_only_then() -> None:
         await first
 
 
-async def test_free_workers_share_what_waits() -> None:
+async def test_threads_share_what_waits_and_finish_together() -> None:
     engine = FakeEngine()
     async with batching(engine, workers=2, budget=1000) as batcher:
         await batcher.embed([text(i, 16) for i in range(16)])
-    assert sorted(len(b) for b in engine.batches) == [8, 8]
+    assert [len(b) for b in engine.batches] == [8, 4, 4]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bert_weights import Encoder, Layer, Linear, Norm
 from quantize import quantize, round_weight
@@ -10,8 +11,9 @@ from recipe import INPUTS
 HIDDEN, WIDE = 32, 64
 
 
-def floats(draw: np.random.RandomState, *shape: int) -> np.ndarray:
-    return draw.standard_normal(shape).astype(np.float32)
+def floats(draw: np.random.RandomState, *shape: int) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = draw.standard_normal(shape).astype(np.float32)
+    return values
 
 
 def encoder() -> Encoder:

@@ -38,16 +38,13 @@ if TYPE_CHECKING:
     Run = Callable[[list[Ids]], Vectors]
     """Token ids of b texts to float32 [b, dimensions]; called in threads."""
 
-_BUCKET_TOKENS = 16
-"""Texts whose lengths round up to the same multiple share a bucket: padding inside one
-bucket wastes at most 15 tokens a text."""
 _INTERACTIVE_TOKENS = 128
 """A request of up to so many tokens is interactive: a question, not a document."""
 _BULK_SHARE = 4
 """While both lanes wait, every so many-th micro-batch is bulk's."""
 _LEAST_SHARE = 64
-"""Free threads split what waits between them, but not into runs of fewer tokens: below
-this, a run costs the same however short it is (the weights are read once a run)."""
+"""Threads split what waits between them, but not into runs of fewer tokens: below this, a
+run costs the same however short it is (the weights are read once a run)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,14 +86,14 @@ class Batched:
 
 @dataclass(slots=True)
 class _Queue:
-    """One lane: waiting texts by length bucket, first in first out inside each."""
+    """One lane: waiting texts by length, first in first out among those of one length."""
 
     buckets: dict[int, deque[_Entry]] = field(default_factory=dict)
     tokens: int = 0
 
     def push(self, entry: _Entry) -> None:
         self.tokens += entry.length
-        self.buckets.setdefault(_bucket(entry.length), deque()).append(entry)
+        self.buckets.setdefault(entry.length, deque()).append(entry)
 
     def drop(self, job: _Job) -> None:
         """Forget what is left of a job that was cancelled or has failed."""
@@ -112,22 +109,20 @@ class _Queue:
             self.buckets.pop(key, None)
 
     def take(self, budget: int) -> list[_Entry]:
-        """The oldest text, and others of its bucket and the next shorter ones that fit.
+        """The oldest text, and others of its length and the next shorter ones that fit.
 
         The padded size, longest x count, stays within `budget` unless one text alone exceeds it.
         """
         if not self.buckets:
             return []
         head = min(self.buckets, key=lambda key: self.buckets[key][0].order)
-        longest = self.buckets[head][0].length
         taken: list[_Entry] = []
         # Down to three quarters of the head's length: padding then costs less than a
         # second run would.
         for key in range(head, max(0, head * 3 // 4 - 1), -1):
             entries = self.buckets.get(key)
             while entries:
-                longest = max(longest, entries[0].length)
-                if taken and longest * (len(taken) + 1) > budget:
+                if taken and head * (len(taken) + 1) > budget:
                     return self._taken(taken)
                 taken.append(entries.popleft())
                 self._put_back(key, entries)
@@ -136,10 +131,6 @@ class _Queue:
     def _taken(self, entries: list[_Entry]) -> list[_Entry]:
         self.tokens -= sum(e.length for e in entries)
         return entries
-
-
-def _bucket(length: int) -> int:
-    return -(-length // _BUCKET_TOKENS)
 
 
 class MicroBatcher:
@@ -252,8 +243,8 @@ class MicroBatcher:
         turn_of_bulk = self._since_bulk >= _BULK_SHARE - 1
         lane = bulk if bulk.buckets and (turn_of_bulk or not interactive.buckets) else interactive
         self._since_bulk = 0 if lane is bulk or not bulk.buckets else self._since_bulk + 1
-        free = self._workers - self._busy
-        share = max(_LEAST_SHARE, -(-lane.tokens // free))
+        # What is left shrinks towards the end, so that all threads finish together.
+        share = max(_LEAST_SHARE, -(-lane.tokens // self._workers))
         return lane.take(min(self._max_batch_tokens, share))
 
     def _start(self, entries: list[_Entry], *, express: bool) -> None:
