@@ -76,6 +76,15 @@ def compat(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def oldest(session: nox.Session) -> None:
+    """Graphs, parity and invariance on onnxruntime 1.23.2, which Intel Macs run."""
+    install(session, "dev")
+    session.install("--no-deps", "onnxruntime==1.23.2")
+    embed_default_model(session)
+    session.run("pytest", "tests/providers", "tests/models", "tests/commands", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and the arrows between the packages."""

@@ -65,6 +65,11 @@ def size(raw: str) -> int:
     return value
 
 
+def size_or_none(raw: str) -> int:
+    """Bytes as `size` reads them, or 0."""
+    return 0 if raw.strip() == "0" else size(raw)
+
+
 def duration(raw: str) -> float:
     """Seconds: `30`, `30s`, `15m`, `500ms`. From 0 to 24 hours."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", raw.strip(), re.IGNORECASE)
@@ -148,7 +153,8 @@ class Settings:
         0,
         integer(0, 1024),
         "N",
-        "threads that compute vectors; 0 means every core this process may use",
+        "threads that compute vectors (short requests have one more while bulk keeps all of them "
+        "busy); 0 means every physical core this process may use",
         on=ALL,
         shown="0",
     )
@@ -158,6 +164,15 @@ class Settings:
         "TOKENS",
         "token budget of one micro-batch, padding included",
         on=ALL,
+    )
+    max_memory: int = _setting(
+        0,
+        size_or_none,
+        "SIZE",
+        "bound on this process's memory, kept by making micro-batches smaller and fewer; 0 for "
+        "none (Linux only)",
+        on=ALL,
+        shown="0",
     )
     max_queue_tokens: int = _setting(
         2_097_152,

@@ -218,6 +218,7 @@ def build_service(settings: Settings) -> EmbeddingService:
         threads=settings.threads or available_cores(),
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
+        max_memory=settings.max_memory,
     )
     limits = Limits(
         max_inputs=settings.max_inputs,

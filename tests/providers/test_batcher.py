@@ -275,6 +275,24 @@ async def test_a_text_alone_gets_every_thread_and_only_then() -> None:
         await first
 
 
+async def test_memory_is_let_go_after_much_work_and_not_after_little() -> None:
+    engine = FakeEngine()
+    calls: list[int] = []
+    batcher = MicroBatcher(
+        engine,
+        dimensions=DIMENSIONS,
+        workers=2,
+        max_batch_tokens=512,
+        max_queue_tokens=10**6,
+        when_idle=lambda: calls.append(1),
+    )
+    await batcher.embed([text(1, 100)])
+    assert calls == []
+    await batcher.embed([text(1, 100)] * 300)
+    await batcher.close()
+    assert calls == [1]
+
+
 async def test_threads_share_what_waits_and_finish_together() -> None:
     engine = FakeEngine()
     async with batching(engine, workers=2, budget=1000) as batcher:

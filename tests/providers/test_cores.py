@@ -45,3 +45,14 @@ def test_affinity_bounds_the_cores(tmp_path: Path) -> None:
         assert cores.available_cores(tmp_path) == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+def test_two_threads_of_a_core_count_once(tmp_path: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    for cpu in allowed:
+        place = tmp_path / f"cpu{cpu}" / "topology"
+        place.mkdir(parents=True)
+        first = allowed[0]
+        (place / "thread_siblings_list").write_text(f"{first}-{max(allowed)}\n")
+    assert cores.available_cores(tmp_path / "none", tmp_path) == 1

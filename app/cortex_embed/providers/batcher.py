@@ -42,6 +42,7 @@ _INTERACTIVE_TOKENS = 128
 """A request of up to so many tokens is interactive: a question, not a document."""
 _BULK_SHARE = 4
 """While both lanes wait, every so many-th micro-batch is bulk's."""
+_MUCH_TOKENS = 20_000
 _LEAST_SHARE = 64
 """Threads split what waits between them, but not into runs of fewer tokens: below this, a
 run costs the same however short it is (the weights are read once a run)."""
@@ -137,7 +138,8 @@ class MicroBatcher:
     """N threads, each given a micro-batch within the token budget whenever it is free.
 
     `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
-    threads, for when there is nothing else to do. Create it inside the event loop.
+    threads, for when there is nothing else to do; `when_idle` is called in a thread when much
+    work has come to its end. Create it inside the event loop.
     """
 
     def __init__(
@@ -149,9 +151,13 @@ class MicroBatcher:
         max_batch_tokens: int,
         max_queue_tokens: int,
         run_alone: Run | None = None,
+        when_idle: Callable[[], object] | None = None,
     ) -> None:
         self._run = run
         self._run_alone = run_alone or run
+        self._when_idle = when_idle
+        self._tokens_since_idle = 0
+        self._resting: asyncio.Future[object] | None = None
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
@@ -287,6 +293,16 @@ class MicroBatcher:
         else:
             self._settle(entries, vectors, time.perf_counter() - started)
         self._dispatch()
+        self._rest(sum(e.length for e in entries))
+
+    def _rest(self, tokens: int) -> None:
+        """After much work and with none left, let memory go: not after every question."""
+        self._tokens_since_idle += tokens
+        if self._busy or self._express_busy or self._closing:
+            return
+        if self._when_idle is not None and self._tokens_since_idle > _MUCH_TOKENS:
+            self._tokens_since_idle = 0
+            self._resting = self._loop.run_in_executor(self._pool, self._when_idle)
 
     def _settle(self, entries: list[_Entry], vectors: Vectors, seconds: float) -> None:
         for entry, vector in zip(entries, vectors, strict=True):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, Truncation
 from cortex_embed.errors import NotReadyError, TextError
+from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +41,11 @@ class LocalProvider:
         max_batch_tokens: int,
         max_queue_tokens: int,
         precision: str = "fp32",
+        max_memory: int = 0,
     ) -> None:
         self._artifact = artifact
         self._precision = precision
+        self._max_memory = max_memory
         self._threads = threads
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
@@ -67,13 +70,28 @@ class LocalProvider:
         warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
         await loop.run_in_executor(None, engine.run, [warm_up[0].ids])
         self._tokenizer = tokenizer
+        size = self._fit()
         self._batcher = MicroBatcher(
             engine.run,
             run_alone=engine.run_alone,
             dimensions=self.spec.dimensions,
+            workers=size.workers,
+            max_batch_tokens=size.max_batch_tokens,
+            max_queue_tokens=self._max_queue_tokens,
+            when_idle=memory.give_back,
+        )
+
+    def _fit(self) -> memory.Fit:
+        """Threads and token budget within `max_memory`, now that the model is loaded."""
+        taken = memory.resident()
+        if not self._max_memory or taken is None:
+            return memory.Fit(self._threads, self._max_batch_tokens)
+        return memory.fit(
+            self._max_memory,
+            taken,
+            self._artifact.manifest,
             workers=self._threads,
             max_batch_tokens=self._max_batch_tokens,
-            max_queue_tokens=self._max_queue_tokens,
         )
 
     def _load_tokenizer(self) -> Tokenizer:
