@@ -205,11 +205,13 @@ class Bert:
         g, top = self.g, 255 - zero
         peak = g.node("ReduceMax", x, g.ints(1), out=f"{x}.peak", keepdims=1)
         peak = g.node("Max", peak, g.constant("least_peak", 1e-7), out=f"{x}.safe_peak")
-        scale = g.node("Div", g.constant(f"top_{top}", float(top)), peak, out=f"{x}.per_step")
-        scaled = g.node("Mul", x, scale, out=f"{x}.scaled_rows")
-        one, point = g.constant("one", 1.0), self.zero_point(zero)
-        codes = g.node("QuantizeLinear", scaled, one, point, out=f"{x}.codes")
-        return codes, g.node("Mul", peak, g.constant(f"step_{top}", 1 / top), out=f"{x}.steps")
+        steps = g.node("Mul", peak, g.constant(f"step_{top}", 1 / top), out=f"{x}.steps")
+        # One scale per row is QuantizeLinear's per-axis form: no pass to divide by it.
+        flat = g.node("Reshape", steps, g.ints(-1), out=f"{x}.flat_steps")
+        rows = g.node("Shape", flat, out=f"{x}.rows")
+        zeros = g.node("Expand", self.zero_point(zero), rows, out=f"{x}.zeros")
+        codes = g.node("QuantizeLinear", x, flat, zeros, out=f"{x}.codes", axis=0)
+        return codes, steps
 
     def zero_point(self, zero: int) -> str:
         return self.g.constant(f"zero_{zero}", zero, "uint8")
