@@ -38,6 +38,7 @@ _BY_ROW = ("down",)
 _ALPHA = 0.75  # how much of a channel's reach the weights take over
 _TOP = 127
 _LIMIT = 127
+_PAIR_LIMIT = 128
 _ROW_ZERO = 32  # of 255: GELU's output goes down to -0.17 only
 _MIDDLE = 128
 
@@ -155,9 +156,13 @@ def _linear(
 
 
 def round_weight(weight: Floats, hessian: NDArray[np.float64]) -> tuple[NDArray[np.int8], Floats]:
-    """GPTQ: int8 [in, out] in -_LIMIT.._LIMIT, and one scale per output, float32 [out].
+    """GPTQ: int8 [in, out] that cannot saturate, and one scale per output, float32 [out].
 
     `hessian` is x'x of the rows that the weights will meet, float64 [in, in].
+
+    x86 without an integer dot product multiplies two neighbours along `in` by unsigned bytes
+    and adds them in one saturating 16-bit lane (vpmaddubsw), so 255 * (a + b) stays below 2**15
+    here: every x86 processor then computes the same integers.
     """
     import numpy as np
 
@@ -166,31 +171,47 @@ def round_weight(weight: Floats, hessian: NDArray[np.float64]) -> tuple[NDArray[
     order = np.argsort(-np.diag(damped), kind="stable")
     upper = np.linalg.cholesky(np.linalg.inv(damped[np.ix_(order, order)])).T
     left = weight[order].astype(np.float64)
-    codes = np.zeros_like(left)
+    codes = np.zeros((len(weight) + 1, weight.shape[1]))  # one more: the last row's neighbour
     block = 64
     for start in range(0, len(left), block):
         end = min(start + block, len(left))
         errors = np.zeros((end - start, left.shape[1]))
         for row in range(start, end):
-            codes[row] = np.clip(np.rint(left[row] / scale), -_LIMIT, _LIMIT)
-            errors[row - start] = (left[row] - codes[row] * scale) / upper[row, row]
+            place = order[row]
+            low, high = _bounds(codes[place ^ 1])
+            codes[place] = np.clip(np.rint(left[row] / scale), low, high)
+            errors[row - start] = (left[row] - codes[place] * scale) / upper[row, row]
             left[row + 1 : end] -= np.outer(upper[row, row + 1 : end], errors[row - start])
         left[end:] -= upper[start:end, end:].T @ errors
-    ordered = np.empty_like(codes)
-    ordered[order] = codes
-    return ordered.astype(np.int8), scale.astype(np.float32)
+    return codes[:-1].astype(np.int8), scale.astype(np.float32)
+
+
+def _bounds(neighbour: NDArray[np.float64]) -> tuple[Any, Any]:
+    """What a weight may be beside `neighbour` (0 where that is not chosen yet)."""
+    import numpy as np
+
+    low = np.maximum(-_LIMIT, -_PAIR_LIMIT - np.minimum(neighbour, 0))
+    return low, np.minimum(_LIMIT, _PAIR_LIMIT - np.maximum(neighbour, 0))
 
 
 def _weight_scale(weight: Floats, importance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per output channel, the scale with the least error weighted by input channel."""
+    """Per output channel, the scale with the least error weighted by input channel.
+
+    A larger scale makes smaller weights, of which fewer pairs meet their bound.
+    """
     import numpy as np
 
     peak = np.maximum(np.abs(weight).max(0), 1e-8).astype(np.float64)
     best = np.full(weight.shape[1], np.inf)
     scale: NDArray[np.float64] = peak / _LIMIT
-    for share in np.linspace(0.75, 1, 11):
+    for share in np.linspace(0.75, 2, 26):
         tried = peak * share / _LIMIT
-        error = np.clip(np.rint(weight / tried), -_LIMIT, _LIMIT) * tried - weight
+        codes = np.clip(np.rint(weight / tried), -_LIMIT, _LIMIT)
+        partner = codes[np.arange(len(codes)) ^ 1] if len(codes) % 2 == 0 else 0 * codes
+        low, high = _bounds(partner)
+        # Each of a pair gives way by half of what both are over.
+        over = np.maximum(codes - high, 0) / 2 - np.maximum(low - codes, 0) / 2
+        error = (codes - over) * tried - weight
         squared = (error * error * importance[:, np.newaxis]).sum(0)
         better = squared < best
         best[better], scale[better] = squared[better], tried[better]

@@ -85,6 +85,20 @@ def test_rounding_by_what_the_weights_meet_beats_plain_rounding() -> None:
     assert np.abs(codes).max() <= 127
 
 
+@pytest.mark.parametrize("rows", [2, 33, 64])
+def test_no_pair_of_weights_can_saturate_sixteen_bits(rows: int) -> None:
+    draw = np.random.RandomState(rows)
+    x = floats(draw, 300, rows)
+    weight = floats(draw, rows, 50) + 2  # neighbours of one sign: the worst case
+    codes, _ = round_weight(weight, (x.T @ x).astype(np.float64))
+    wide, top = codes.astype(int), 255
+    for first, second in zip(wide[0::2], wide[1::2], strict=False):
+        for a, b in ((0, top), (top, 0), (top, top)):
+            products = first * a + second * b
+            assert products.max() < 2**15
+            assert products.min() >= -(2**15)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_activation_scales_are_constants_or_the_rows_own(seed: int) -> None:
     recipe = quantize(encoder(), observed(seed))

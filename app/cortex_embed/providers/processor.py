@@ -37,8 +37,8 @@ def features(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
 def integer_dot_product(found: frozenset[str]) -> str | None:
     """The name of the instruction set that multiplies and adds bytes exactly, or None.
 
-    Without one, x86 adds pairs of products in 16 bits, which saturate: int8 is then neither
-    exact nor much faster.
+    Without one, x86 adds pairs of products in 16 bits that saturate. Our weights are kept small
+    enough for that never to happen, so the vectors are the same, but what is gained is little.
     """
     for wanted in (_VNNI, _DOT):
         if found & wanted:
