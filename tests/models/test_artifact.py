@@ -97,7 +97,9 @@ def test_a_file_that_fails_while_reading_is_named(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("cortex_embed.models.artifact.hash_file", refuse)
-    with pytest.raises(ModelFileError, match=r"model\.onnx cannot be read: Permission denied"):
+    with pytest.raises(
+        ModelFileError, match=r"model\.compatible\.onnx cannot be read: Permission denied"
+    ):
         copy.verify()
 
 
@@ -139,8 +141,8 @@ def test_every_key_is_typed(copy: Artifact) -> None:
 
 def test_a_future_schema_says_so_before_anything_else(copy: Artifact) -> None:
     path = copy.directory / MANIFEST
-    path.write_text('{"schema": 2}', encoding="utf-8")
-    with pytest.raises(ModelFileError, match=r"`schema` is 2, .* reads 1"):
+    path.write_text('{"schema": 3}', encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"`schema` is 3, .* reads 2"):
         load_artifact(copy.directory)
 
 
@@ -156,8 +158,35 @@ def test_a_file_outside_the_directory_is_refused(copy: Artifact, name: str) -> N
 
 
 def test_the_graph_and_the_tokenizer_must_be_listed(copy: Artifact) -> None:
-    with pytest.raises(ModelFileError, match=r"files: .*`model\.onnx` is missing"):
+    original = (copy.directory / MANIFEST).read_bytes()
+    with pytest.raises(ModelFileError, match=r"graphs\[0\]: 'model\.onnx' is not among `files`"):
         load_artifact(rewrite(copy, lambda m: m["files"].pop(GRAPH)))
+    (copy.directory / MANIFEST).write_bytes(original)
+    with pytest.raises(ModelFileError, match=r"files: .*`tokenizer\.json` is missing"):
+        load_artifact(rewrite(copy, lambda m: m["files"].pop(TOKENIZER)))
+
+
+def test_an_artifact_of_int8_alone_is_whole(copy: Artifact) -> None:
+    def only_int8(manifest: dict[str, Any]) -> None:
+        manifest["graphs"] = [g for g in manifest["graphs"] if g["precision"] == "int8"]
+        kept = {g[key] for g in manifest["graphs"] for key in ("file", "data")} | {TOKENIZER}
+        manifest["files"] = {n: f for n, f in manifest["files"].items() if n in kept}
+
+    artifact = load_artifact(rewrite(copy, only_int8))
+    artifact.verify()
+    assert artifact.precisions == ("int8",)
+    assert artifact.graph_for("int8", 24).name == "model.int8.onnx"
+    assert artifact.graph_for("int8", 23).name == "model.int8.compatible.onnx"
+    with pytest.raises(ModelFileError, match="no fp32 graph"):
+        artifact.graph_for("fp32", 24)
+
+
+def test_a_precisions_files_are_verified_and_no_others(copy: Artifact) -> None:
+    (copy.directory / "model.int8.onnx.data").write_bytes(b"damaged")
+    copy.verify("fp32")
+    for precision in ("int8", None):
+        with pytest.raises(ModelFileError, match=r"model\.int8\.onnx\.data has"):
+            copy.verify(precision)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cortex_embed.errors import ModelFileError
-from cortex_embed.providers.engine import Engine
+from cortex_embed.providers.engine import Engine, newest_opset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def random_texts(count: int, longest: int, vocabulary: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("fixture", ["tiny_cls", "tiny_mean"])
 def test_a_text_is_the_same_alone_and_padded(fixture: str, request: pytest.FixtureRequest) -> None:
     artifact: Artifact = request.getfixturevalue(fixture)
-    engine = Engine(artifact.graph, dimensions=artifact.spec.dimensions)
+    engine = Engine(artifact.graph_for("fp32", newest_opset()), dimensions=artifact.spec.dimensions)
     texts = random_texts(64, artifact.spec.max_tokens, 100)
     together = engine.run(texts)
     alone = np.concatenate([engine.run([t]) for t in texts])
@@ -33,7 +33,9 @@ def test_a_text_is_the_same_alone_and_padded(fixture: str, request: pytest.Fixtu
 
 
 def test_many_threads_may_run_at_once(tiny_mean: Artifact) -> None:
-    engine = Engine(tiny_mean.graph, dimensions=tiny_mean.spec.dimensions)
+    engine = Engine(
+        tiny_mean.graph_for("fp32", newest_opset()), dimensions=tiny_mean.spec.dimensions
+    )
     texts = random_texts(200, 30, 100)
     one_by_one = [engine.run([t]) for t in texts]
     with ThreadPoolExecutor(4) as pool:
@@ -52,4 +54,4 @@ def test_a_broken_graph_names_the_file(tmp_path: Path) -> None:
 
 def test_a_graph_of_another_width_is_refused(tiny_mean: Artifact) -> None:
     with pytest.raises(ModelFileError, match=r"batch, 999"):
-        Engine(tiny_mean.graph, dimensions=999)
+        Engine(tiny_mean.graph_for("fp32", newest_opset()), dimensions=999)

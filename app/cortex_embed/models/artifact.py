@@ -189,7 +189,7 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
             f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
             + _WAY_OUT
         )
-    for key in ("layers", "hidden", "heads", "vocab_size", "parameters"):
+    for key in ("layers", "hidden", "heads", "vocab_size", "intermediate", "parameters"):
         table.whole(key, low=1)
     exporter = table.table("exporter")
     exporter.text("name")
@@ -207,7 +207,10 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
 
 def _graphs(table: Table) -> tuple[Graph, ...]:
     files = table.table("files").data
+    table.table("gates")
     graphs = []
+    if not table.data.get("graphs"):
+        raise ModelFileError(f"{table.where}: the key `graphs` is missing or empty. {_WAY_OUT}")
     for entry in table.tables("graphs"):
         graph = Graph(
             file=entry.text("file"),
@@ -223,8 +226,7 @@ def _graphs(table: Table) -> tuple[Graph, ...]:
 
 
 def _files(table: Table) -> dict[str, FileFact]:
-    for name in (GRAPH, TOKENIZER):
-        table.table(name)
+    table.table(TOKENIZER)
     _refuse_outside(table.data, table.where)
     facts = {}
     for name in table.data:
