@@ -229,6 +229,6 @@ def build_service(settings: Settings) -> EmbeddingService:
         artifact.spec,
         int(time.time()),
         artifact.facts(choice.precision),
-        origin=f"{choice.precision}, {choice.reason}; from {artifact.directory}",
+        origin=f"{choice}; from {artifact.directory}",
     )
     return EmbeddingService([provider], limits=limits, models=[model])

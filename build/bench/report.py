@@ -29,8 +29,8 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         (
             f"{kind}{results['when'][:10]}, {machine['processor']}, {results['threads']} threads, "
-            f"{machine['system']}, Python {machine['python']}. Medians of {results['rounds']} "
-            f"interleaved rounds; the same texts for all, at most {results['max_tokens']} tokens. "
+            f"{machine['system']}, Python {machine['python']}. "
+            f"{_rounds(results['rounds'])}; the same texts for all, at most {results['max_tokens']} tokens. "
             f"Measured GEMM peak: {_figure(peak.get('fp32'))} GFLOP/s float32, "
             f"{_figure(peak.get('int8'))} G/s int8. `nox -s bench` makes this table."
         )
@@ -45,6 +45,10 @@ def markdown(results: dict[str, Any]) -> str:
     parts += _profile(results.get("profile", {}))
     parts += _failures(results)
     return "\n".join(parts)
+
+
+def _rounds(count: int) -> str:
+    return "One round" if count == 1 else f"Medians of {count} interleaved rounds"
 
 
 def _engines(model: dict[str, Any]) -> list[str]:

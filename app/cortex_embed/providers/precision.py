@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`precision` is `fp32` or `int8`; `reason` a phrase for the person who started us."""
+    """`precision` is `fp32` or `int8`; `reason` a phrase where it was not simply asked for."""
 
     precision: str
-    reason: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.precision}: {self.reason}" if self.reason else self.precision
 
 
 def choose(asked: str, artifact: Artifact, features: frozenset[str] | None = None) -> Choice:
@@ -51,5 +54,5 @@ def _named(asked: str, artifact: Artifact) -> Choice:
             "Choose one of these, or export the model again."
         )
     if asked == "int8" and not artifact.passed_gate("int8"):
-        return Choice(asked, "as asked; it has not passed this model's quality gate")
-    return Choice(asked, "as asked")
+        return Choice(asked, "it has not passed this model's quality gate")
+    return Choice(asked)
