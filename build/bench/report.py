@@ -30,7 +30,8 @@ def markdown(results: dict[str, Any]) -> str:
         (
             f"{kind}{results['when'][:10]}, {machine['processor']}, {results['threads']} threads, "
             f"{machine['system']}, Python {machine['python']}. "
-            f"{_rounds(results['rounds'])}; the same texts for all, at most {results['max_tokens']} tokens. "
+            f"{_rounds(results['rounds'])}; the same texts for all, at most "
+            f"{results['max_tokens']} tokens. "
             f"Measured GEMM peak: {_figure(peak.get('fp32'))} GFLOP/s float32, "
             f"{_figure(peak.get('int8'))} G/s int8. `nox -s bench` makes this table."
         )
