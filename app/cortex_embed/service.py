@@ -193,7 +193,8 @@ def _shaped(vectors: Any, request: EmbedRequest) -> Any:
 
     from cortex_embed.vectors import shape
 
-    if not np.isfinite(vectors).all():
+    # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
+    if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
     return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
 

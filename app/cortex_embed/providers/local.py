@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SLICE_CHARS = 200_000
 """Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
 slice, so that other callers' texts get their turn between."""
+_INLINE_CHARS = 600
+"""Up to so many characters in all, texts are tokenized where they arrive: that takes less time
+(up to 0.2 ms) than handing them to a thread and waking up again, on two busy cores."""
 
 
 class LocalProvider:
@@ -139,6 +142,8 @@ class LocalProvider:
         self, texts: Sequence[Text], prefix: str, truncate: Truncate
     ) -> list[Encoded]:
         assert self._tokenizer is not None  # noqa: S101 - embed() has checked; this is for mypy
+        if sum(map(len, texts)) <= _INLINE_CHARS:
+            return self._tokenizer.encode(texts, prefix=prefix, truncate=truncate)
         loop = asyncio.get_running_loop()
         encoded: list[Encoded] = []
         for part in _slices(texts):
