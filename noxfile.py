@@ -129,6 +129,28 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def freeze(session: nox.Session) -> None:
+    """Make dist/cortex-embed and dist/onedir; `-- --slim` or `-- --model DIR` after it."""
+    install(session, "freeze")
+    embed_default_model(session)
+    session.run("python", "build/freeze.py", *session.posargs)
+
+
+@nox.session(default=False)
+def smoke(session: nox.Session) -> None:
+    """Run what `freeze` made as a stranger's machine would; prints sizes and start times."""
+    install(session, "freeze")
+    session.run("python", "build/smoke.py", *session.posargs)
+
+
+@nox.session(default=False)
+def start(session: nox.Session) -> None:
+    """Measure the frozen start against a plain `pyinstaller --onefile` of the same program."""
+    install(session, "freeze")
+    session.run("python", "build/start_time.py", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure side by side with peers (installed on first use); writes the README's table."""
     install(session, "export")
@@ -145,7 +167,7 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "dev"):
+    for group in ("export", "freeze", "dev"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
 

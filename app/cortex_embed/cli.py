@@ -28,6 +28,7 @@ EXIT_CODES = """exit codes:
   6  output cannot be written
   7  selftest failed
   8  the server to be measured cannot be reached, or answers with an error
+  9  the executable cannot unpack its libraries
   128+N  stopped at once by a second signal N
 """
 
@@ -63,6 +64,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from cortex_embed.commands import models
 
         return models.list_models(_settings(arguments), as_json=arguments.json)
+    if command == "bundle":
+        from cortex_embed.commands import bundle
+
+        return bundle.run(bundle.Options.from_arguments(arguments))
     settings = _settings(arguments)
     if command == "embed":
         from cortex_embed.commands import embed
@@ -101,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
     _add(commands, "selftest", "embed the model's golden texts and compare")
     _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))
+    _add_bundle(commands)
     models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -109,6 +115,19 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(listing, "models")
     return parser
+
+
+def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "bundle",
+        help="make one executable of the slim one and a model",
+        description="Make one executable of the slim one and a model.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="artifact directory to carry")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="executable to write")
+    add("--from", type=Path, metavar="FILE", help="slim executable (default: this one)")
 
 
 def _add(

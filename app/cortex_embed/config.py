@@ -141,13 +141,14 @@ class Settings:
     port: int = _setting(
         8121, integer(0, 65_535), "PORT", "port to listen on; 0 lets the system choose"
     )
-    precision: str = _setting(
-        "fp32",
+    precision: str | None = _setting(
+        None,
         choice("auto", "fp32", "int8"),
         "PRECISION",
         "fp32 gives the authors' vectors; int8 is faster and close to them; auto takes int8 where "
         "the model has passed its quality gate and the processor is fast at it",
         on=ALL,
+        shown="fp32, or what the model has",
     )
     threads: int = _setting(
         0,
@@ -313,3 +314,13 @@ def prepare_runtime_environment() -> None:
 def no_color() -> bool:
     """Whether the person asked for no colour (https://no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
+
+
+def runtime_dir() -> Path:
+    """Where a one-file executable keeps its unpacked libraries: a cache, safe to delete."""
+    given = os.environ.get(ENV_PREFIX + "RUNTIME_DIR")
+    if given:
+        return path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "runtime"

@@ -17,7 +17,8 @@
         ├── InputError            exit 5   a line of `embed`'s input
         ├── OutputError           exit 6   a file or directory that cannot be written
         ├── SelfTestError         exit 7
-        └── TargetError           exit 8   the server that `bench` measures
+        ├── TargetError           exit 8   the server that `bench` measures
+        └── UnpackError           exit 9   a one-file executable cannot unpack itself
 
 A message says the value, the limit and the way out. This module must never import the
 rest of the package, and no class here knows a wire format: `wire/` maps them, once per
@@ -194,3 +195,10 @@ class SelfTestError(StartupError):
 
     code = "selftest"
     exit_code = 7
+
+
+class UnpackError(StartupError):
+    """A one-file executable finds no place for its libraries."""
+
+    code = "cannot_unpack"
+    exit_code = 9

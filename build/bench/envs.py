@@ -61,7 +61,7 @@ def _python(home: Path) -> Path:
 
 def _step(command: list[str], output: object, log: Path) -> None:
     # A child's environment, not a setting of ours.
-    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}  # noqa: TID251
+    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
     try:
         done = subprocess.run(
             command,
@@ -83,7 +83,7 @@ def clean_environment(threads: int) -> dict[str, str]:
 
     What a peer reads to know its threads is set for all alike; ours takes `--threads`.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}  # noqa: TID251
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
     count = str(threads)
     return kept | {
         "PYTHONPATH": str(ROOT / "build"),

@@ -18,6 +18,7 @@ from cortex_embed.models.artifact import (
     reason,
 )
 from cortex_embed.models.catalogue import DEFAULT_MODEL_ID, catalogue, find
+from cortex_embed.onefile import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,13 +28,19 @@ __all__ = [
     "Artifact",
     "FileFact",
     "data_dir",
+    "embedded_dir",
     "installed",
     "load_artifact",
     "locate",
 ]
 
 EMBEDDED_DIR = Path(__file__).resolve().parent.parent / "embedded"
-"""The model that travels with the package: beside the code, hence also inside a frozen bundle."""
+"""The model beside the code: in a checkout, and in the directory form of a bundle."""
+
+
+def embedded_dir() -> Path:
+    """Where the model that travels with us is; a one-file executable unpacks its own."""
+    return start.model_dir() or EMBEDDED_DIR
 
 
 def data_dir() -> Path:
@@ -102,7 +109,7 @@ def _check(model_dir: Path | None) -> None:
 
 
 def _default(model_dir: Path | None) -> Artifact:
-    for directory in (model_dir, EMBEDDED_DIR):
+    for directory in (model_dir, embedded_dir()):
         if directory is not None and holds_manifest(directory):
             return load_artifact(directory)
     found = _search(DEFAULT_MODEL_ID, model_dir)
@@ -137,8 +144,9 @@ def _directories(model_dir: Path | None) -> Iterator[Path]:
     """Directories that hold a manifest, in order of preference."""
     if model_dir is not None:
         yield from _with_children(model_dir)
-    if holds_manifest(EMBEDDED_DIR):
-        yield EMBEDDED_DIR
+    embedded = embedded_dir()
+    if holds_manifest(embedded):
+        yield embedded
     yield from _with_children(data_dir())
 
 
@@ -165,7 +173,7 @@ def _is_explicit_path(name: str) -> bool:
 
 def _looked_in(model_dir: Path | None) -> str:
     places = [model_dir] if model_dir is not None else []
-    return ", ".join(str(place) for place in (*places, EMBEDDED_DIR, data_dir()))
+    return ", ".join(str(place) for place in (*places, embedded_dir(), data_dir()))
 
 
 def _not_here(model_id: str, model_dir: Path | None) -> ModelFileError:

@@ -28,15 +28,24 @@ class Choice:
         return f"{self.precision}: {self.reason}" if self.reason else self.precision
 
 
-def choose(asked: str, artifact: Artifact, features: frozenset[str] | None = None) -> Choice:
-    """What to serve `artifact` in. Raises ModelFileError for a precision that it lacks."""
-    if asked != "auto":
-        return _named(asked, artifact)
+def choose(asked: str | None, artifact: Artifact, features: frozenset[str] | None = None) -> Choice:
+    """What to serve `artifact` in; None is fp32 where it has that.
+
+    Raises ModelFileError for a precision that it lacks.
+    """
     has = artifact.precisions
-    if "int8" not in has:
-        return Choice("fp32", "the model has no int8")
+    if asked is not None and asked != "auto":
+        return _named(asked, artifact)
     if "fp32" not in has:
         return Choice("int8", "the model has nothing else")
+    if asked is None:
+        return Choice("fp32")
+    return _automatic(artifact, features)
+
+
+def _automatic(artifact: Artifact, features: frozenset[str] | None) -> Choice:
+    if "int8" not in artifact.precisions:
+        return Choice("fp32", "the model has no int8")
     if not artifact.passed_gate("int8"):
         return Choice("fp32", "int8 has not passed this model's quality gate")
     instructions = processor.integer_dot_product(

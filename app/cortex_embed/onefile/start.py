@@ -1,0 +1,85 @@
+"""The first thing a one-file executable does: make its libraries and its model findable.
+
+Python finds extension modules by directory; ours are in a blob that is unpacked once, so a
+finder says where each one is. Unpacking happens at the first import that needs it, which
+`--version` and `--help` never do. It must never shadow a module of another kind.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cortex_embed.onefile import blob, pkg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from cortex_embed.onefile.blob import Index
+
+RUNTIME = "runtime.blob"
+MODEL = "model.blob"
+
+
+class Finder:
+    """Finds the extension modules of the runtime blob. Put first into `sys.meta_path`."""
+
+    def __init__(self, executable: Path, index: Index) -> None:
+        self._executable = executable
+        self._index = index
+        self._directory: Path | None = None
+        self._unpacking = False
+
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Where module `name` is, if it is one of ours. Raises UnpackError, ModelFileError."""
+        file = self._index.modules.get(name)
+        # What unpacking itself would like to import must do without: it is not there yet.
+        if file is None or self._unpacking:
+            return None
+        if self._directory is None:
+            self._unpacking = True
+            from cortex_embed.onefile.unpack import unpacked
+
+            self._directory = unpacked(self._executable, self._index, run=True)
+            self._unpacking = False
+        location = str(self._directory / file)
+        spec = ModuleSpec(name, ExtensionFileLoader(name, location), origin=location)
+        spec.has_location = True
+        return spec
+
+
+@cache
+def _indices() -> dict[str, Index]:
+    """The blobs of this executable by name; empty outside one-file executables."""
+    if not getattr(sys, "frozen", False):
+        return {}
+    with Path(sys.executable).open("rb") as file:
+        found = pkg.read(file).blobs
+        return {name: blob.read_index(file, *place) for name, place in found.items()}
+
+
+def prepare() -> None:
+    """Call once, before anything but the standard library is imported."""
+    runtime = _indices().get(RUNTIME)
+    if runtime is not None:
+        sys.meta_path.insert(0, Finder(Path(sys.executable), runtime))
+
+
+@cache
+def model_dir() -> Path | None:
+    """The artifact directory that this executable carries; None if it carries none as a blob.
+
+    Raises UnpackError, ModelFileError.
+    """
+    model = _indices().get(MODEL)
+    if model is None:
+        return None
+    from cortex_embed.onefile.unpack import unpacked
+
+    return unpacked(Path(sys.executable), model, run=False)

@@ -1,0 +1,134 @@
+"""Make the executable: `dist/cortex-embed`, and the directory form `dist/onedir`.
+
+    python build/freeze.py [--slim | --model DIR] [--out dist]
+
+The one place that knows which modules a bundle does without. It must never change the model:
+the artifact directory goes in as it is, or with the one precision that is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cortex_embed.models.artifact import load_artifact
+from cortex_embed.models.store import EMBEDDED_DIR
+from cortex_embed.providers.engine import newest_opset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cortex_embed.models.artifact import Artifact
+
+ROOT = Path(__file__).resolve().parent.parent
+EXE = "cortex-embed.exe" if sys.platform == "win32" else "cortex-embed"
+
+# Imported only by what we never call: tools, tests, other front ends of the same libraries.
+EXCLUDES = (
+    "onnx", "google", "safetensors", "ml_dtypes", "huggingface_hub", "hf_xet", "yaml",
+    "onnxruntime.tools", "onnxruntime.quantization", "onnxruntime.transformers",
+    "onnxruntime.datasets", "onnxruntime.backend", "flatbuffers", "sympy", "coloredlogs",
+    "numpy.f2py", "numpy.distutils", "numpy.testing", "numpy.tests", "numpy._core.tests",
+    "numpy.random", "numpy.fft", "numpy.polynomial", "numpy.ma", "numpy.ctypeslib",
+    "numpy._core._multiarray_tests",
+    "tkinter", "unittest", "doctest", "pdb", "pydoc", "pydoc_data", "xmlrpc", "lib2to3",
+    "distutils", "setuptools", "pkg_resources", "pip", "hatchling", "sqlite3", "_sqlite3",
+    "curses", "_curses", "readline", "turtle", "test", "idlelib", "ensurepip", "venv",
+    "multiprocessing", "IPython", "matplotlib", "pandas", "scipy", "PIL", "torch",
+    "_codecs_cn", "_codecs_jp", "_codecs_kr", "_codecs_tw", "_codecs_hk", "_codecs_iso2022",
+    "_multibytecodec", "_testcapi", "_lsprof", "cProfile", "profile", "uvloop", "gunicorn",
+    "aiohttp.worker", "aiohttp.pytest_plugin", "aiohttp.test_utils",
+)  # fmt: skip
+HIDDEN: tuple[str, ...] = ()
+# Libraries that only excluded modules load.
+DROP = ("libtinfo", "libreadline", "libsqlite3", "libncurses", "onnxruntime.dll")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Freeze cortex-embed.")
+    parser.add_argument("--slim", action="store_true", help="carry no model")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="carry this artifact directory")
+    parser.add_argument("--precision", choices=("fp32", "int8", "both"), help="of the model")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR")
+    args = parser.parse_args(arguments)
+    if args.slim and args.model:
+        parser.error("--slim carries no model: leave --model out.")
+    refuse_static_python()
+    work = args.out / ".work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    model = None
+    if not args.slim:
+        model = work / "model"
+        stage(load_artifact(args.model or EMBEDDED_DIR), model, args.precision)
+    freeze(args.out, work, model)
+    print(f"{args.out / EXE}: {(args.out / EXE).stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def refuse_static_python() -> None:
+    """PyInstaller needs libpython as a shared library, and says so less clearly."""
+    if sys.platform != "win32" and not sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        framework = sysconfig.get_config_var("PYTHONFRAMEWORK")
+        if not framework:
+            raise SystemExit(
+                f"{sys.executable} has no shared libpython (Py_ENABLE_SHARED=0), which PyInstaller "
+                "needs. Use the system's Python, uv's, or pyenv with --enable-shared."
+            )
+
+
+def stage(artifact: Artifact, out: Path, asked: str | None) -> None:
+    """Copy what `artifact` needs on this platform, in the precision that `auto` would take.
+
+    By the gate alone: the processor that it will run on is not known here.
+    """
+    gate = "int8" in artifact.precisions and artifact.passed_gate("int8")
+    precision = asked or ("int8" if gate else "fp32")
+    kept = artifact.precisions if precision == "both" else (precision,)
+    graphs = [g for g in artifact.graphs if g.precision in kept and g.opset <= newest_opset()]
+    best = {p: max(g.opset for g in graphs if g.precision == p) for p in kept}
+    graphs = [g for g in graphs if g.opset == best[g.precision]]
+    wanted = {"tokenizer.json"} | {name for g in graphs for name in (g.file, g.data)}
+    out.mkdir(parents=True)
+    for name in sorted(wanted):
+        shutil.copyfile(artifact.directory / name, out / name)
+    names = {g.file for g in graphs}
+    manifest = artifact.manifest | {
+        "graphs": [g for g in artifact.manifest["graphs"] if g["file"] in names],
+        "files": {n: f for n, f in artifact.manifest["files"].items() if n in wanted},
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    load_artifact(out).verify()
+
+
+def freeze(out: Path, work: Path, model: Path | None) -> None:
+    """Run PyInstaller on the spec. Raises CalledProcessError."""
+    options = {
+        "work": str(work),
+        "model": str(model) if model else None,
+        "excludes": EXCLUDES,
+        "hidden": HIDDEN,
+        "drop": DROP,
+    }
+    environment = os.environ | {
+        "CORTEX_EMBED_FREEZE": json.dumps(options),
+        # For the same bytes from the same sources.
+        "PYTHONHASHSEED": "1",
+        "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1700000000"),
+    }
+    command = [sys.executable, "-m", "PyInstaller", str(ROOT / "specs" / "cortex-embed.spec")]
+    command += ["--workpath", str(work / "pyinstaller"), "--distpath", str(out)]
+    subprocess.run(
+        [*command, "--noconfirm", "--log-level", "WARN"], check=True, env=environment, cwd=ROOT
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""aiohttp without its client: what we rely on of its layout, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LEAN = "from cortex_embed.server import lean; lean.prepare()\n"
+
+
+def _python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_neither_client_nor_tls_is_imported() -> None:
+    code = LEAN + (
+        "import sys, aiohttp.web\n"
+        "without = {'aiohttp.client', 'aiohttp.connector', 'ssl', '_ssl'}\n"
+        "print(sorted(without & set(sys.modules)))"
+    )
+    assert _python(code) == "[]"
+
+
+def test_the_whole_server_imports_so() -> None:
+    code = (
+        LEAN + "import cortex_embed.server.lifecycle, sys; print('aiohttp.client' in sys.modules)"
+    )
+    assert _python(code) == "False"
+
+
+def test_tls_can_be_imported_afterwards() -> None:
+    code = LEAN + "import ssl; print(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).verify_mode.name)"
+    assert _python(code) == "CERT_REQUIRED"
+
+
+def test_an_aiohttp_that_is_there_is_left_alone() -> None:
+    code = "import aiohttp; before = aiohttp\n" + LEAN + "print(sys.modules['aiohttp'] is before)"
+    assert _python("import sys\n" + code) == "True"
