@@ -48,6 +48,7 @@ environment = os.environ | {{{_MARK!r}: mark, "TMPDIR": temp}}
 child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
 print(json.dumps({{"event": "spawned", "pid": child.pid}}), flush=True)
 child.wait()
+print(json.dumps({{"event": "ended", "pid": child.pid}}), flush=True)
 sys.stdin.read()
 """
 
@@ -110,16 +111,18 @@ class Start:
                 self._news.notify_all()
 
     def pid_of(self, event: str) -> int:
-        """The pid that `event` tells. Raises TimeoutError if it does not come."""
+        """The pid that `event` tells. Raises TimeoutError, ChildProcessError if it never will."""
 
-        def found() -> int:
-            pids = [e["pid"] for e in self._events if e.get("event") == event]
+        def found(name: str) -> int:
+            pids = [e["pid"] for e in self._events if e.get("event") == name]
             return int(str(pids[0])) if pids else 0
 
         with self._news:
-            if not self._news.wait_for(found, _START_LIMIT):
+            if not self._news.wait_for(lambda: found(event) or found("ended"), _START_LIMIT):
                 raise TimeoutError(f"no {event!r} event within {_START_LIMIT:g} s")
-            return found()
+            if pid := found(event):
+                return pid
+        raise ChildProcessError(f"it ended without a {event!r} event")
 
     def running(self) -> list[int]:
         return list(marked(self.mark))
@@ -168,7 +171,7 @@ def unpacked(temp: Path) -> list[Path]:
 
 
 def is_one_file(command: Sequence[str], temp: Path) -> bool:
-    """Whether two processes make one start. Raises TimeoutError if it does not get ready."""
+    """Whether two processes make one start. Raises what `pid_of` raises."""
     start = Start(command, temp)
     try:
         return start.pid_of("ready") != start.pid_of("spawned")
@@ -196,6 +199,8 @@ def one(
             time.sleep(moment / 1000)
         pid = _pid(start, spawned, target, one_file=one_file)
         if not pid:
+            start.end()
+            _clear(temp)  # ours: it was cut short by force
             return Outcome(target, number, moment, absent=True)
         os.kill(pid, number)
         if target == "host":
@@ -307,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         temp = Path(name)
         try:
             one_file = is_one_file(command, temp)
-        except TimeoutError as why:
+        except (TimeoutError, ChildProcessError) as why:
             print(f"{shlex.join(command)}: {why}", file=sys.stderr)
             return 1
         targets: list[Target] = ["bootloader", "inner", "host"] if one_file else ["inner", "host"]

@@ -86,12 +86,19 @@ def test_one_without_it_is_found_out(
 
 
 @linux
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/bin/true", "it ended without a 'ready' event"),
+        ("/bin/sh -c 'sleep 20'", "no 'ready' event within 0.5 s"),
+    ],
+)
 def test_a_program_that_does_not_start_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str, words: str
 ) -> None:
     monkeypatch.setattr(orphans, "_START_LIMIT", 0.5)
-    assert orphans.main(["--exe", "/bin/true"]) == 1
-    assert "no 'ready' event" in capsys.readouterr().err
+    assert orphans.main(["--exe", program]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_elsewhere_it_says_so(
