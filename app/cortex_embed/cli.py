@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cortex_embed import __version__
-from cortex_embed.config import Command, Settings, load, rows
+from cortex_embed.config import Command, Settings, load, rows, takes
 from cortex_embed.errors import EmbedError
 
 if TYPE_CHECKING:
@@ -81,9 +81,21 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from cortex_embed.commands import selftest
 
         return selftest.run(settings)
+    if command in {"ensure", "stop"}:
+        return _shared(command, settings, arguments)
     from cortex_embed.commands import serve
 
     return serve.run(settings)
+
+
+def _shared(command: str, settings: Settings, arguments: argparse.Namespace) -> int:
+    if command == "stop":
+        from cortex_embed.commands import stop
+
+        return stop.run(settings, stop.Options.from_arguments(arguments))
+    from cortex_embed.commands import ensure
+
+    return ensure.run(settings, ensure.Options.from_arguments(arguments))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -107,6 +119,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add(commands, "selftest", "embed the model's golden texts and compare")
     _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))
     _add_bundle(commands)
+    _add_ensure(
+        _add(commands, "ensure", "print the address of a shared server, starting it if need be")
+    )
+    _add_stop(_add(commands, "stop", "end the shared server that ensure started"))
     models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -148,7 +164,7 @@ def _add(
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     group = parser.add_argument_group("settings")
     for row in rows():
-        if command not in row.on:
+        if not takes(command, row):
             continue
         text = f"{row.help} (default: {row.shown}; {row.env})".replace("%", "%%")
         if row.is_switch:
@@ -159,6 +175,38 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             group.add_argument(row.flag, dest=row.name, metavar=row.metavar, help=text)
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file in TOML (CORTEX_EMBED_CONFIG)"
+    )
+
+
+def _add_ensure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Settings beyond the model, its precision and --on-overlong count for a server that is "
+        "started now;\none that runs already is printed as it is.\n\n" + EXIT_CODES
+    )
+    parser.add_argument(
+        "--idle-exit",
+        default="15m",
+        metavar="TIME",
+        help="a server that is started stops after so long without a request; 0 for never "
+        "(default: 15m)",
+    )
+    parser.add_argument(
+        "--wait",
+        default="60s",
+        metavar="TIME",
+        help="time the server has to become ready (default: 60s)",
+    )
+
+
+def _add_stop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--all", action="store_true", help="end all of this user's, whatever the model or version"
+    )
+    parser.add_argument(
+        "--wait",
+        default="35s",
+        metavar="TIME",
+        help="time a server has to finish its requests (default: 35s)",
     )
 
 

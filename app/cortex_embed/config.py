@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,12 +20,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "embed", "selftest", "bench", "models"]
+Command = Literal["serve", "embed", "selftest", "bench", "models", "ensure", "stop"]
 ALL: tuple[Command, ...] = ("serve", "embed", "selftest", "bench")
+IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
+"""Settings that the answers depend on: servers that share them are interchangeable."""
+DECIDED_BY_ENSURE = frozenset(
+    {"port", "uds", "sidecar", "token_env", "ready_file", "ready_fd", "parent_pid"}
+    | {"exit_on_stdin_close", "idle_exit"}
+)
+"""Settings of `serve` that say whose server it is."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -209,6 +217,14 @@ class Settings:
     access_log: bool = _setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"
     )
+    runtime_dir: Path | None = _setting(
+        None,
+        path,
+        "DIR",
+        "where ensure and stop keep what they know of background servers; a directory of mode 0700",
+        on=("ensure", "stop"),
+        shown="the platform's runtime directory",
+    )
     log_level: str = _setting(
         "info",
         choice("debug", "info", "warning", "error"),
@@ -253,6 +269,13 @@ def rows() -> list[Row]:
         )
         for f in fields(Settings)
     ]
+
+
+def takes(command: Command, row: Row) -> bool:
+    """Whether `command` has the flag of `row`: what `ensure` starts takes what `serve` takes."""
+    if command == "ensure" and row.name not in DECIDED_BY_ENSURE and "serve" in row.on:
+        return True
+    return command in row.on or (command == "stop" and row.name in IDENTITY)
 
 
 def _parse(row: Row, raw: str, source: str) -> Any:
@@ -309,6 +332,20 @@ def prepare_runtime_environment() -> None:
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
+    """What a server that outlives us gets: ours and `extra`, but not the settings in `without`."""
+    dropped = {ENV_PREFIX + name.upper() for name in without}
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    if getattr(sys, "frozen", False):
+        # Or it would run from our temp directory, which goes when we do (PyInstaller >= 6.10).
+        environment["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
+        environment.pop("LD_LIBRARY_PATH", None)
+        original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
+        if original is not None:
+            environment["LD_LIBRARY_PATH"] = original
+    return environment | dict(extra)
 
 
 def no_color() -> bool:

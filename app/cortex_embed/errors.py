@@ -16,6 +16,7 @@
         ├── BindError             exit 4   port in use, address not ours
         ├── InputError            exit 5   a line of `embed`'s input
         ├── OutputError           exit 6   a file or directory that cannot be written
+        ├── InstanceError         exit 1   a background server; its own code if it ended
         ├── SelfTestError         exit 7
         ├── TargetError           exit 8   the server that `bench` measures
         └── UnpackError           exit 9   a one-file executable cannot unpack itself
@@ -188,6 +189,16 @@ class TargetError(StartupError):
 
     code = "bench_target"
     exit_code = 8
+
+
+class InstanceError(StartupError):
+    """A server in the background did not start, or did not stop."""
+
+    code = "instance"
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # what the server itself exited with
 
 
 class SelfTestError(StartupError):
