@@ -25,6 +25,7 @@ ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
 Command = Literal["serve", "embed", "selftest", "bench", "models"]
 ALL: tuple[Command, ...] = ("serve", "embed", "selftest", "bench")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -205,6 +206,64 @@ class Settings:
         "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
         shown="30s",
     )
+    load_wait: float = _setting(
+        0.0,
+        duration,
+        "TIME",
+        "time embedding requests wait for the model to load before they are answered with 503",
+        shown="0s",
+    )
+    idle_exit: float = _setting(
+        0.0,
+        duration,
+        "TIME",
+        "stop after so long without a request in flight (probes do not count); 0 for never",
+        shown="0s",
+    )
+    uds: Path | None = _setting(
+        None, path, "PATH", "listen on a Unix socket (mode 0600) instead of a port", shown="none"
+    )
+    sidecar: bool = _setting(
+        False,
+        boolean,
+        "",
+        "serve the program that started us: a free port on loopback, events as JSON lines on "
+        "stdout, a fresh token, and stop when that program is gone",
+        shown="false",
+    )
+    token_env: str | None = _setting(
+        None,
+        text,
+        "NAME",
+        "ask clients for the API token that is in the environment variable NAME",
+        shown="none",
+    )
+    ready_file: Path | None = _setting(
+        None,
+        path,
+        "PATH",
+        "write the ready event to PATH (mode 0600) once requests are served; removed at the stop",
+        shown="none",
+    )
+    ready_fd: int = _setting(
+        0,
+        integer(0, 65_535),
+        "N",
+        "write the events to the inherited file descriptor N as well (POSIX); 0 for none",
+    )
+    parent_pid: int = _setting(
+        0,
+        integer(0, 2**31 - 1),
+        "N",
+        "stop when process N is gone; 0 for none (with --sidecar: the process that started us)",
+    )
+    exit_on_stdin_close: bool | None = _setting(
+        None,
+        boolean,
+        "",
+        "stop when stdin ends (with --sidecar: true where stdin is a pipe)",
+        shown="false",
+    )
     access_log: bool = _setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"
     )
@@ -296,7 +355,34 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
             values[row.name] = _parse(row, raw, row.flag)
         elif row.env in os.environ:
             values[row.name] = _parse(row, os.environ[row.env], row.env)
+    if values.get("sidecar"):
+        _as_sidecar(values)
     return Settings(**values)
+
+
+def _as_sidecar(values: dict[str, Any]) -> None:
+    """A port that is free unless one was asked for, and nothing but loopback."""
+    values.setdefault("port", 0)
+    host = values.get("host", "127.0.0.1")
+    if host not in LOOPBACK:
+        raise UsageError(
+            f"--host {host}: a sidecar listens on {', '.join(LOOPBACK)} only; leave --host out, "
+            "or serve without --sidecar and with --token-env."
+        )
+
+
+def token(name: str) -> str:
+    """The API token in the environment variable `name`, which no message may quote."""
+    value = os.environ.get(name, "")
+    if not value:
+        state = "is empty" if name in os.environ else "is not set"
+        raise UsageError(f"--token-env: the variable {name} {state}; put the API token into it.")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise UsageError(
+            f"--token-env: the token in {name} has characters that no HTTP header can carry; "
+            "use letters, digits and signs of ASCII."
+        )
+    return value
 
 
 def prepare_runtime_environment() -> None:
