@@ -68,6 +68,7 @@ class EmbeddingService:
         started = int(time.time())
         self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
         self._phase: Phase = "loading"
+        self._loaded = False
         self._closed = False
         self.began = 0.0
         """When loading began, by `time.perf_counter`."""
@@ -106,6 +107,7 @@ class EmbeddingService:
         self.began = self.began or time.perf_counter()
         for provider in self._providers.values():
             await provider.load()
+        self._loaded = True
         if self._phase == "loading":
             self._phase = "ready"
 
@@ -113,7 +115,7 @@ class EmbeddingService:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
         if self._phase == "loading":
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
-        if self._closed:
+        if self._closed or not self._loaded:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
         spec = self.resolve(request.model)
         self._check(request, spec)

@@ -222,6 +222,98 @@ async def test_signal_stops_and_handlers_come_back(start: Start, provider: FakeP
     assert {number: signal.getsignal(number) for number in before} == before
 
 
+async def test_the_first_reason_counts_and_a_later_call_only_shortens(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.gate.clear()
+    async with start(grace_period=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        running.server.stop("request")
+        await asyncio.wait_for(running.report.is_draining.wait(), 5)
+        running.server.stop("signal", 90.0)
+        running.server.stop("parent", 0.2)
+        assert await asyncio.wait_for(running.task, 5) == 0
+        assert running.report.events[-2:] == [("draining", 1, "request"), ("stopped",)]
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_an_orphan_gets_its_own_short_grace(start: Start, provider: FakeProvider) -> None:
+    provider.gate.clear()
+    async with start(grace_period=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        running.server.stop("stdin", 0.2)
+        assert await asyncio.wait_for(running.task, 5) == 0
+        assert ("draining", 1, "stdin") in running.report.events
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_it_stops_when_unused(start: Start) -> None:
+    async with start(idle_exit=0.2) as running:
+        assert await asyncio.wait_for(running.task, 5) == 0
+    assert running.report.events[-2:] == [("draining", 0, "idle"), ("stopped",)]
+
+
+async def test_work_in_flight_keeps_it_and_probes_do_not(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.gate.clear()
+    async with start(idle_exit=0.3) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        await asyncio.sleep(0.6)
+        assert not running.report.is_draining.is_set()
+        provider.gate.set()
+        assert (await waiting)[0] == 200
+
+        async def probe() -> None:
+            while True:
+                await running.get("/livez")
+                await running.get("/readyz")
+                await asyncio.sleep(0.02)
+
+        probing = asyncio.get_running_loop().create_task(probe())
+        await asyncio.wait_for(running.report.is_draining.wait(), 5)
+        probing.cancel()
+        await asyncio.wait({probing})
+        assert await asyncio.wait_for(running.task, 5) == 0
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+async def test_requests_wait_for_the_model(start: Start, provider: FakeProvider, path: str) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=20.0) as running:
+        waiting = spawn(running, path)
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        provider.load_gate.set()
+        assert (await asyncio.wait_for(waiting, 5))[0] == 200
+
+
+async def test_waiting_for_the_model_has_an_end(start: Start, provider: FakeProvider) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=0.1) as running:
+        status, body = await asyncio.wait_for(spawn(running), 5)
+        assert status == 503
+        assert b"loading" in body
+
+
+async def test_a_stop_ends_the_waiting_for_the_model(
+    start: Start, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_leave", lambda _: None)
+    provider.load_gate.clear()
+    async with start(load_wait=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.sleep(0.1)
+        running.server.stop()
+        assert (await asyncio.wait_for(waiting, 5))[0] == 503
+        assert await asyncio.wait_for(running.task, 5) == 0
+
+
 async def test_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)

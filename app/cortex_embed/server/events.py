@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cortex_embed import __version__
 from cortex_embed.errors import OutputError
+from cortex_embed.server.reporter import StopReason  # noqa: TC001 - the schema is made from it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from cortex_embed.errors import EmbedError
     from cortex_embed.outlet import Outlet
-    from cortex_embed.server.reporter import StopReason
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import ServedModel
 
