@@ -261,7 +261,7 @@ class Settings:
         None,
         boolean,
         "",
-        "stop when stdin ends (with --sidecar: true where stdin is a pipe)",
+        "stop when stdin, where it is a pipe, ends (with --sidecar: true)",
         shown="false",
     )
     access_log: bool = _setting(

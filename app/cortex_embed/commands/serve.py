@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
 import threading
 from contextlib import contextmanager, suppress
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from cortex_embed.watch import Watch
 
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
-# Nobody is left to wait for: what is in flight gets a moment, and the process no more than this.
+# Nobody is left to wait for: what is in flight gets a moment. The watch allows little more.
 _ORPHAN_GRACE = 1.0
-_ORPHAN_LIMIT = 1.5
 
 
 def run(settings: Settings) -> int:
@@ -56,7 +54,7 @@ def run(settings: Settings) -> int:
             return EmbedError.exit_code
 
 
-def _serve(settings: Settings, report: Reporter, watch: Watch | None, early: _Early) -> int:
+def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) -> int:
     """Bind, announce, start to load, import the server, run it."""
     from cortex_embed.config import token
     from cortex_embed.service import build_service, locate_model
@@ -67,6 +65,7 @@ def _serve(settings: Settings, report: Reporter, watch: Watch | None, early: _Ea
     located = locate_model(settings)
     with _listening(settings) as listener:
         early.listener = listener
+        watch.at_exit(listener.close)
         report.listening(listener, key)
 
         service = build_service(settings, located)
@@ -81,8 +80,8 @@ def _serve(settings: Settings, report: Reporter, watch: Watch | None, early: _Ea
 
         async def main() -> int:
             server = Server(settings, service, report, listener, key)
-            if watch is not None:
-                _stop_when_orphaned(watch, server)
+            server.before_leaving = watch.clean
+            _stop_when_orphaned(watch, server)
             return await server.run()
 
         return asyncio.run(main())
@@ -133,32 +132,19 @@ class _Early:
         os._exit(0)
 
 
-def _watch(settings: Settings) -> Watch | None:
-    """What ends us when nobody needs us any more, armed; None where nothing was asked for."""
-    stdin = settings.exit_on_stdin_close
-    if stdin is None:
-        stdin = settings.sidecar and _stdin_is_a_pipe()
-    parent = settings.parent_pid or (os.getppid() if settings.sidecar else 0)
-    if not stdin and not parent:
-        return None
-    from cortex_embed.watch import Watch
+def _watch(settings: Settings) -> Watch:
+    """What ends us when nobody needs us any more, armed with what was asked for."""
+    from cortex_embed.watch import Watch, host_pid
 
     watch = Watch()
-    if stdin:
+    stdin = settings.exit_on_stdin_close
+    if settings.sidecar if stdin is None else stdin:
         watch.watch_stdin()
+    parent = settings.parent_pid or (host_pid() if settings.sidecar else 0)
     if parent:
         watch.watch_process(parent, "parent")
     watch.start()
     return watch
-
-
-def _stdin_is_a_pipe() -> bool:
-    """Whether somebody holds the other end: /dev/null ends at once and means nothing."""
-    try:
-        mode = os.fstat(0).st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _stop_when_orphaned(watch: Watch, server: Server) -> None:
@@ -170,10 +156,6 @@ def _stop_when_orphaned(watch: Watch, server: Server) -> None:
     loop = asyncio.get_running_loop()
 
     def orphaned(why: str) -> None:
-        # Whatever the loop is busy with, nobody waits for it.
-        last = threading.Timer(_ORPHAN_LIMIT, os._exit, (0,))
-        last.daemon = True
-        last.start()
         reason: StopReason = next((one for one in STOP_REASONS if one == why), "parent")
         with suppress(RuntimeError):  # the loop is closed: it is ending anyway
             loop.call_soon_threadsafe(partial(server.stop, reason, grace=_ORPHAN_GRACE))

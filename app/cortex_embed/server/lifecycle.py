@@ -27,7 +27,7 @@ from cortex_embed.server.middleware import REQUEST_ID, described
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from cortex_embed.config import Settings
@@ -65,6 +65,8 @@ class Server:
         self._grace = settings.grace_period
         self._patience: asyncio.Timeout | None = None
         self._app = build_app(settings, service, Guard.of(listener, token))
+        self.before_leaving: Callable[[], None] = lambda: None
+        """Called where the process ends without the interpreter's own exit: see `_leave`."""
 
     @property
     def url(self) -> str:
@@ -93,6 +95,7 @@ class Server:
                 await self._service.close()
             self._report.stopped()
             if not loaded:
+                await asyncio.to_thread(self.before_leaving)
                 _leave(0)
         return 0
 
