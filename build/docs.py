@@ -1,18 +1,29 @@
-"""Write the generated blocks of README.md: the settings table and the exit codes.
+"""Write what is generated: README.md's settings table and exit codes, the events' JSON Schema.
 
-They are made from the same table that makes the flags, so they cannot drift; a test
-compares them. It must never touch a line outside the markers.
+They are made from the tables and types that the program itself runs on, so they cannot
+drift; a test compares them. It must never touch a line of the README outside the markers.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from cortex_embed import cli
+from cortex_embed.commands import sidecar_schema
 from cortex_embed.config import rows
+from cortex_embed.server.events import EVENTS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+_INTRODUCTION = (
+    "What `cortex-embed serve --sidecar` writes to stdout: one JSON object a line. Within a "
+    "version (`v`) fields are only ever added; ignore those that you do not know."
+)
 
 
 def settings_table() -> str:
@@ -41,6 +52,31 @@ def generated(readme: str) -> str:
     return readme
 
 
+def event_schema() -> str:
+    """JSON Schema of one line of the sidecar protocol."""
+    _, definitions = msgspec.json.schema_components(EVENTS, ref_template="#/$defs/{name}")
+    for event in EVENTS:
+        definition = definitions[event.__name__]
+        # What is left out when it does not apply is never null. The rest is always sent, and
+        # msgspec takes a default for a sign that it is not.
+        optional = [f.name for f in fields(event) if f.default is None]
+        for name in optional:
+            definition["properties"][name] = {"type": "string"}
+        definition["required"] = [f.name for f in fields(event) if f.name not in optional]
+        for one in fields(event):
+            if one.default is not MISSING:
+                definition["properties"][one.name].pop("default", None)
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cortex-embed sidecar events",
+        "description": _INTRODUCTION,
+        "oneOf": [{"$ref": f"#/$defs/{event.__name__}"} for event in EVENTS],
+        "$defs": {event.__name__: definitions[event.__name__] for event in EVENTS},
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
 if __name__ == "__main__":
+    sidecar_schema.SCHEMA.write_text(event_schema(), encoding="utf-8")
     README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"Wrote the generated blocks of {README}")
+    print(f"Wrote {sidecar_schema.SCHEMA} and the generated blocks of {README}")

@@ -3,8 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cortex_embed import config
 from cortex_embed.errors import UsageError
@@ -103,27 +101,19 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "value"),
-    [("1024", 1024), ("2k", 2000), ("2KiB", 2048), ("1.5s", None), ("10 MB", 10**7)],
+    ("flags", "port"),
+    [({}, 8121), ({"sidecar": "true"}, 0), ({"sidecar": "true", "port": "9000"}, 9000)],
 )
-def test_sizes(raw: str, value: int | None) -> None:
-    if value is None:
-        with pytest.raises(ValueError, match="size"):
-            config.size(raw)
-    else:
-        assert config.size(raw) == value
+def test_a_sidecar_takes_a_free_port_unless_told(flags: dict[str, str | None], port: int) -> None:
+    assert config.load(flags).port == port
 
 
-@given(st.integers(0, 86_400))
-def test_durations_in_seconds(seconds: int) -> None:
-    assert config.duration(f"{seconds}s") == config.duration(str(seconds)) == seconds
-
-
-def test_duration_units() -> None:
-    assert config.duration("500ms") == 0.5
-    assert config.duration("15m") == 900
-    with pytest.raises(ValueError, match="24h"):
-        config.duration("25h")
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org"])  # noqa: S104 - refused
+def test_a_sidecar_is_for_this_machine_only(host: str) -> None:
+    with pytest.raises(UsageError, match="without --sidecar"):
+        config.load({"sidecar": "true", "host": host})
+    for local in config.LOOPBACK:
+        assert config.load({"sidecar": "true", "host": local}).host == local
 
 
 def test_a_servers_environment_is_ours_without_what_it_must_not_inherit(
@@ -163,3 +153,20 @@ def test_what_ensure_and_stop_take() -> None:
     assert config.takes("stop", by_name["model"])
     assert not config.takes("stop", by_name["threads"])
     assert not config.takes("serve", by_name["runtime_dir"])
+
+
+def test_a_token_comes_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "abc-123")
+    assert config.token("SOME_TOKEN") == "abc-123"
+    with pytest.raises(UsageError, match="OTHER_TOKEN is not set"):
+        config.token("OTHER_TOKEN")
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a\nb", "ä", "\x7f"])
+def test_a_token_that_no_header_carries_is_refused_unquoted(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", value)
+    with pytest.raises(UsageError, match="SOME_TOKEN") as caught:
+        config.token("SOME_TOKEN")
+    assert not value or value not in caught.value.message.replace("SOME_TOKEN", "")

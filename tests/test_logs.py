@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cortex_embed import logs
+from cortex_embed.errors import BindError
+from cortex_embed.server.sockets import Listener
+from cortex_embed.service import ServedModel
 from tests.test_service import SPEC
+
+if TYPE_CHECKING:
+    from cortex_embed.server.reporter import StopReason
 
 
 def lines(stream: io.TextIOWrapper) -> list[str]:
@@ -18,19 +26,23 @@ def stream(encoding: str = "utf-8") -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(), encoding=encoding)
 
 
+MODEL = ServedModel(SPEC, 0, origin="fp32; from /models/tiny")
+LISTENER = Listener((), "127.0.0.1", 1)
+
+
 def test_a_person_can_follow_start_and_stop() -> None:
     out = stream()
-    reporter = logs.Reporter(SPEC, "fp32 from /models/tiny", out)
-    reporter.listening("http://127.0.0.1:1")
-    reporter.loading()
-    reporter.ready(0.25, "http://127.0.0.1:1")
-    reporter.draining(2)
+    reporter = logs.Reporter(out)
+    reporter.listening(LISTENER, None)
+    reporter.loading(MODEL)
+    reporter.ready(MODEL, 0.25)
+    reporter.draining(2, "signal")
     reporter.stopped()
     header = "-H 'Content-Type: application/json'"
     body = '{"texts": ["hello world"]}'
     assert lines(out) == [
         "Listening on http://127.0.0.1:1",
-        "Loading tiny (fp32 from /models/tiny) …",
+        "Loading tiny (fp32; from /models/tiny) …",
         "✓ Model ready in 0.25 s: Maker/Tiny-Model, 4 dimensions, 8 tokens, on http://127.0.0.1:1",
         f"Try:  curl -s http://127.0.0.1:1/embed {header} -d '{body}'",
         "Stopping: finishing 2 request(s); press Ctrl-C again to exit at once.",
@@ -38,16 +50,44 @@ def test_a_person_can_follow_start_and_stop() -> None:
     ]
 
 
+def test_the_curl_line_names_the_socket_and_never_the_token() -> None:
+    out = stream()
+    reporter = logs.Reporter(out)
+    reporter.listening(Listener((), "localhost", 0, Path("/run/e.sock")), "the-secret")
+    reporter.ready(MODEL, 1)
+    said = "\n".join(lines(out))
+    assert "Listening on /run/e.sock" in said
+    assert "curl -s --unix-socket /run/e.sock http://localhost/embed" in said
+    assert "-H 'Authorization: Bearer TOKEN'" in said
+    assert "the-secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("parent", "is gone"), ("stdin", "stdin has ended"), ("idle", "--idle-exit")],
+)
+def test_why_it_stops_is_said(reason: StopReason, words: str) -> None:
+    out = stream()
+    logs.Reporter(out).draining(0, reason)
+    assert words in lines(out)[0]
+
+
+def test_a_failure_is_one_line() -> None:
+    out = stream()
+    logs.Reporter(out).failed(BindError("port 1 is in use"))
+    assert lines(out) == ["cortex-embed: error: port 1 is in use"]
+
+
 def test_a_stream_without_a_check_mark_still_says_it() -> None:
     out = stream("ascii")
-    logs.Reporter(SPEC, "fp32", out).ready(1, "http://127.0.0.1:1")
+    logs.Reporter(out).ready(MODEL, 1)
     assert lines(out)[0].startswith("OK: Model ready")
 
 
 def test_a_closed_stderr_stops_nothing() -> None:
     out = stream()
     out.close()
-    logs.Reporter(SPEC, "fp32", out).stopped()
+    logs.Reporter(out).stopped()
     assert out.closed
 
 

@@ -46,6 +46,9 @@ class FakeProvider:
         self.fault: Exception | None = None
         self.value = 1.0
 
+    def begin(self) -> None:
+        self.begun = True
+
     async def load(self) -> None:
         pass
 

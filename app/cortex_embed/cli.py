@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_CODES = """exit codes:
-  0  done; for serve, stopped by a signal after finishing what was in flight
+  0  done; for serve, stopped (by a signal, its host's end or --idle-exit) in good order
   1  unexpected failure
   2  wrong flag, setting or model name
   3  model file missing, damaged or not loadable
@@ -68,6 +68,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from cortex_embed.commands import bundle
 
         return bundle.run(bundle.Options.from_arguments(arguments))
+    if command == "sidecar-schema":
+        from cortex_embed.commands import sidecar_schema
+
+        return sidecar_schema.run()
     settings = _settings(arguments)
     if command == "embed":
         from cortex_embed.commands import embed
@@ -130,6 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(listing, "models")
+    summary = "print the JSON Schema of the events of serve --sidecar"
+    commands.add_parser("sidecar-schema", help=summary, description=summary, allow_abbrev=False)
     return parser
 
 

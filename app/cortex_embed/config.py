@@ -11,16 +11,41 @@ anything heavy: `--help` is made from it.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cortex_embed.errors import UsageError
+from cortex_embed.parsers import (
+    boolean,
+    choice,
+    duration,
+    integer,
+    path,
+    size,
+    size_or_none,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+__all__ = [
+    "ALL",
+    "CONFIG_ENV",
+    "ENV_PREFIX",
+    "LOOPBACK",
+    "Command",
+    "Row",
+    "Settings",
+    "duration",
+    "load",
+    "no_color",
+    "prepare_runtime_environment",
+    "rows",
+    "token",
+]
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
@@ -33,80 +58,7 @@ DECIDED_BY_ENSURE = frozenset(
     | {"exit_on_stdin_close", "idle_exit"}
 )
 """Settings of `serve` that say whose server it is."""
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def text(raw: str) -> str:
-    if not raw.strip():
-        raise ValueError("must not be empty")
-    return raw
-
-
-def path(raw: str) -> Path:
-    return Path(text(raw)).expanduser()
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers in [low, high]."""
-
-    def parse(raw: str) -> int:
-        try:
-            value = int(raw)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
-        if not low <= value <= high:
-            raise ValueError(f"must be from {low} to {high}")
-        return value
-
-    return parse
-
-
-def size(raw: str) -> int:
-    """Bytes: `33554432`, `32MiB`, `10MB`. At least 1 KiB."""
-    found = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", raw.strip(), re.IGNORECASE)
-    if not found:
-        raise ValueError("must be a size such as 32MiB")
-    value = int(found[1]) * _UNITS[(found[2] or "").lower()]
-    if not 1024 <= value <= 2**40:
-        raise ValueError("must be from 1KiB to 1024GiB")
-    return value
-
-
-def size_or_none(raw: str) -> int:
-    """Bytes as `size` reads them, or 0."""
-    return 0 if raw.strip() == "0" else size(raw)
-
-
-def duration(raw: str) -> float:
-    """Seconds: `30`, `30s`, `15m`, `500ms`. From 0 to 24 hours."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", raw.strip(), re.IGNORECASE)
-    if not found:
-        raise ValueError("must be a duration such as 30s or 15m")
-    value = float(found[1]) * _SECONDS[(found[2] or "").lower()]
-    if value > 86_400:
-        raise ValueError("must be at most 24h")
-    return value
-
-
-def boolean(raw: str) -> bool:
-    lowered = raw.strip().lower()
-    if lowered in {"1", "true", "yes", "on"}:
-        return True
-    if lowered in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("must be true or false")
-
-
-def choice(*options: str) -> Callable[[str], str]:
-    """A parser that takes only `options`."""
-
-    def parse(raw: str) -> str:
-        if raw not in options:
-            raise ValueError(f"must be one of {', '.join(options)}")
-        return raw
-
-    return parse
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _setting(
@@ -214,6 +166,64 @@ class Settings:
         "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
         shown="30s",
     )
+    load_wait: float = _setting(
+        0.0,
+        duration,
+        "TIME",
+        "time embedding requests wait for the model to load before they are answered with 503",
+        shown="0s",
+    )
+    idle_exit: float = _setting(
+        0.0,
+        duration,
+        "TIME",
+        "stop after so long without a request in flight (probes do not count); 0 for never",
+        shown="0s",
+    )
+    uds: Path | None = _setting(
+        None, path, "PATH", "listen on a Unix socket (mode 0600) instead of a port", shown="none"
+    )
+    sidecar: bool = _setting(
+        False,
+        boolean,
+        "",
+        "serve the program that started us: a free port on loopback, events as JSON lines on "
+        "stdout, a fresh token, and stop when that program is gone",
+        shown="false",
+    )
+    token_env: str | None = _setting(
+        None,
+        text,
+        "NAME",
+        "ask clients for the API token that is in the environment variable NAME",
+        shown="none",
+    )
+    ready_file: Path | None = _setting(
+        None,
+        path,
+        "PATH",
+        "write the ready event to PATH (mode 0600) once requests are served; removed at the stop",
+        shown="none",
+    )
+    ready_fd: int = _setting(
+        0,
+        integer(0, 65_535),
+        "N",
+        "write the events to the inherited file descriptor N as well (POSIX); 0 for none",
+    )
+    parent_pid: int = _setting(
+        0,
+        integer(0, 2**31 - 1),
+        "N",
+        "stop when process N is gone; 0 for none (with --sidecar: the process that started us)",
+    )
+    exit_on_stdin_close: bool | None = _setting(
+        None,
+        boolean,
+        "",
+        "stop when stdin, where it is a pipe, ends (with --sidecar: true)",
+        shown="false",
+    )
     access_log: bool = _setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"
     )
@@ -320,7 +330,34 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
             values[row.name] = _parse(row, raw, row.flag)
         elif row.env in os.environ:
             values[row.name] = _parse(row, os.environ[row.env], row.env)
+    if values.get("sidecar"):
+        _as_sidecar(values)
     return Settings(**values)
+
+
+def _as_sidecar(values: dict[str, Any]) -> None:
+    """A port that is free unless one was asked for, and nothing but loopback."""
+    values.setdefault("port", 0)
+    host = values.get("host", "127.0.0.1")
+    if host not in LOOPBACK:
+        raise UsageError(
+            f"--host {host}: a sidecar listens on {', '.join(LOOPBACK)} only; leave --host out, "
+            "or serve without --sidecar and with --token-env."
+        )
+
+
+def token(name: str) -> str:
+    """The API token in the environment variable `name`, which no message may quote."""
+    value = os.environ.get(name, "")
+    if not value:
+        state = "is empty" if name in os.environ else "is not set"
+        raise UsageError(f"--token-env: the variable {name} {state}; put the API token into it.")
+    if not (value.isascii() and value.isprintable() and " " not in value):
+        raise UsageError(
+            f"--token-env: the token in {name} has characters that no HTTP header can carry; "
+            "use letters, digits and signs of ASCII."
+        )
+    return value
 
 
 def prepare_runtime_environment() -> None:
@@ -353,11 +390,11 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def runtime_dir() -> Path:
+def unpack_dir() -> Path:
     """Where a one-file executable keeps its unpacked libraries: a cache, safe to delete."""
-    given = os.environ.get(ENV_PREFIX + "RUNTIME_DIR")
+    given = os.environ.get(ENV_PREFIX + "UNPACK_DIR")
     if given:
         return path(given)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "runtime"
+    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "unpacked"

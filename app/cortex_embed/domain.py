@@ -152,8 +152,11 @@ class Provider(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
+    def begin(self) -> None:
+        """Start in threads what `load` waits for. Optional, and needs no event loop."""
+
     async def load(self) -> None:
-        """Make ready to embed, once. Raises ModelFileError."""
+        """Make ready to embed, once; only from verified files. Raises ModelFileError."""
 
     async def embed(
         self,

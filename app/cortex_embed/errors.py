@@ -4,6 +4,8 @@
     ├── InvalidRequestError       400   the caller's input
     │   ├── TextError             400   one text of it, by index
     │   └── ModelNotFoundError    404
+    ├── AuthenticationError       401   no token, or a wrong one
+    ├── ForbiddenError            403   a web page that must not reach a local server
     ├── PayloadTooLargeError      413
     ├── RequestTimeoutError       408
     ├── RouteError                404, 405
@@ -78,6 +80,20 @@ class ModelNotFoundError(InvalidRequestError):
     code = "model_not_found"
     status = 404
     exit_code = 2
+
+
+class AuthenticationError(EmbedError):
+    """The request carries no token, or not this server's."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(EmbedError):
+    """The request comes by way of a name or a page that has no business here."""
+
+    code = "forbidden"
+    status = 403
 
 
 class PayloadTooLargeError(EmbedError):

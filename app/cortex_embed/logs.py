@@ -7,18 +7,24 @@ events. It must never print a text, a vector or a key.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from cortex_embed.outlet import Outlet
+
 if TYPE_CHECKING:
-    from cortex_embed.domain import ModelSpec
+    from cortex_embed.errors import EmbedError
+    from cortex_embed.server.reporter import StopReason
+    from cortex_embed.server.sockets import Listener
+    from cortex_embed.service import ServedModel
 
 LOGGER = "cortex_embed"
 
 
 def configure(level: str) -> None:
     """Log this package's records of `level` and above to stderr, one line each."""
+    import logging
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
@@ -38,13 +44,23 @@ def tick(stream: TextIO) -> str:
     return "✓"
 
 
-class Reporter:
-    """Start and stop as a person follows them. Implements `server.lifecycle.Reporter`."""
+_WHY: dict[StopReason, str] = {
+    "signal": "",
+    "parent": "the program that started this one is gone: ",
+    "stdin": "stdin has ended: ",
+    "idle": "nothing was asked for (--idle-exit): ",
+    "request": "",
+}
 
-    def __init__(self, spec: ModelSpec, source: str, stream: TextIO | None = None) -> None:
-        self._spec = spec
-        self._source = source
+
+class Reporter:
+    """Start and stop as a person follows them. Implements `server.reporter.Reporter`."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
+        self._url = ""
+        self._socket = ""
+        self._key = ""
 
     def _say(self, line: str) -> None:
         encoding = self._stream.encoding or "ascii"
@@ -54,25 +70,42 @@ class Reporter:
         except (OSError, ValueError):  # a closed stderr must never stop a server
             return
 
-    def listening(self, url: str) -> None:
-        self._say(f"Listening on {url}")
+    def listening(self, listener: Listener, token: str | None) -> None:
+        self._key = " -H 'Authorization: Bearer TOKEN'" if token else ""  # itself is never shown
+        self._url = listener.url
+        self._socket = f" --unix-socket {listener.uds}" if listener.uds else ""
+        self._say(f"Listening on {listener.uds or listener.url}")
 
-    def loading(self) -> None:
-        self._say(f"Loading {self._spec.id} ({self._source}) …")
+    def loading(self, model: ServedModel) -> None:
+        self._say(f"Loading {model.spec.id} ({model.origin}) …")
 
-    def ready(self, seconds: float, url: str) -> None:
-        spec = self._spec
+    def ready(self, model: ServedModel, seconds: float) -> None:
+        spec = model.spec
         self._say(
             f"{tick(self._stream)} Model ready in {seconds:.2f} s: {spec.repo}, "
-            f"{spec.dimensions} dimensions, {spec.max_tokens} tokens, on {url}"
+            f"{spec.dimensions} dimensions, {spec.max_tokens} tokens, on {self._url}"
         )
         body = json.dumps({"texts": ["hello world"]})
-        self._say(f"Try:  curl -s {url}/embed -H 'Content-Type: application/json' -d '{body}'")
-
-    def draining(self, in_flight: int) -> None:
         self._say(
-            f"Stopping: finishing {in_flight} request(s); press Ctrl-C again to exit at once."
+            f"Try:  curl -s{self._socket} {self._url}/embed "
+            f"-H 'Content-Type: application/json'{self._key} -d '{body}'"
+        )
+
+    def draining(self, in_flight: int, reason: StopReason) -> None:
+        self._say(
+            f"Stopping: {_WHY[reason]}finishing {in_flight} request(s); "
+            "press Ctrl-C again to exit at once."
         )
 
     def stopped(self) -> None:
         self._say("Stopped.")
+        self._settle()
+
+    def failed(self, error: EmbedError) -> None:
+        self._say(f"cortex-embed: error: {error.message}")
+        self._settle()
+
+    def _settle(self) -> None:
+        """The process may end without further ado: let the last words out."""
+        if isinstance(self._stream, Outlet):
+            self._stream.settle(0.5)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from cortex_embed.config import Settings
     from cortex_embed.domain import EmbedRequest, Priority, Provider, Text, Truncate
+    from cortex_embed.models.artifact import Artifact
+    from cortex_embed.providers.precision import Choice
 
 Phase = Literal["loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
@@ -66,7 +68,10 @@ class EmbeddingService:
         started = int(time.time())
         self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
         self._phase: Phase = "loading"
+        self._loaded = False
         self._closed = False
+        self.began = 0.0
+        """When loading began, by `time.perf_counter`."""
 
     @property
     def phase(self) -> Phase:
@@ -91,10 +96,18 @@ class EmbeddingService:
             f"The model {name[:200]!r} is not served here. Served: {served}.", param="model"
         )
 
+    def begin(self) -> None:
+        """Start reading the models, in threads: before there is an event loop to wait on."""
+        self.began = time.perf_counter()
+        for provider in self._providers.values():
+            provider.begin()
+
     async def load(self) -> None:
-        """Load every model. Raises ModelFileError."""
+        """Load every model and verify it. Raises ModelFileError."""
+        self.began = self.began or time.perf_counter()
         for provider in self._providers.values():
             await provider.load()
+        self._loaded = True
         if self._phase == "loading":
             self._phase = "ready"
 
@@ -102,7 +115,7 @@ class EmbeddingService:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
         if self._phase == "loading":
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
-        if self._closed:
+        if self._closed or not self._loaded:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
         spec = self.resolve(request.model)
         self._check(request, spec)
@@ -199,20 +212,36 @@ def _shaped(vectors: Any, request: EmbedRequest) -> Any:
     return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
 
 
-def build_service(settings: Settings) -> EmbeddingService:
-    """The service that `settings` describe: locate and verify the artifact, load nothing yet.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The artifact that `settings` name, and the precision to serve it in. Nothing is hashed."""
 
-    Raises ModelFileError or ModelNotFoundError, so that a start that cannot succeed fails
-    before a port is bound.
+    artifact: Artifact
+    choice: Choice
+
+
+def locate_model(settings: Settings) -> Located:
+    """Find the model and read its manifest: cheap, and done before a port is bound.
+
+    Raises ModelFileError or ModelNotFoundError.
     """
     from cortex_embed.models.store import locate
-    from cortex_embed.providers.cores import available_cores
-    from cortex_embed.providers.local import LocalProvider
     from cortex_embed.providers.precision import choose
 
     artifact = locate(settings.model, settings.model_dir)
-    choice = choose(settings.precision, artifact)
-    artifact.verify(choice.precision)
+    return Located(artifact, choose(settings.precision, artifact))
+
+
+def build_service(settings: Settings, located: Located | None = None) -> EmbeddingService:
+    """The service that `settings` describe; `load` reads and verifies the model.
+
+    Raises ModelFileError or ModelNotFoundError where the model has to be located first.
+    """
+    from cortex_embed.providers.cores import available_cores
+    from cortex_embed.providers.local import LocalProvider
+
+    found = located or locate_model(settings)
+    artifact, choice = found.artifact, found.choice
     provider = LocalProvider(
         artifact,
         precision=choice.precision,

@@ -155,7 +155,7 @@ def environment(home: Path) -> dict[str, str]:
     """What a process needs to run, and nothing of the person who runs the tests."""
     temp = home / "temp"
     temp.mkdir(parents=True, exist_ok=True)
-    kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG")
+    kept = ("PATH", "PYTHONPATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": str(home),
         "USERPROFILE": str(home),

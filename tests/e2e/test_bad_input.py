@@ -164,13 +164,17 @@ def test_overlong_texts_are_cut_and_reported_or_refused(serve: Serve, tiny_mean:
 GARBAGE: list[Callable[[random.Random], bytes]] = [
     lambda chance: chance.randbytes(200),
     lambda _: b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
-    lambda _: b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{",
-    lambda _: b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nXYZ\r\n",
-    lambda _: b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    lambda _: b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
+    lambda _: (
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nXYZ\r\n"
+    ),
+    lambda _: b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
     lambda _: b"GET / HTTP/9.9\r\n\r\n" * 20,
-    lambda _: b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nnot json!",
+    lambda _: (
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nnot json!"
+    ),
     lambda chance: (
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\n"
         b"Content-Length: 30\r\n\r\n" + chance.randbytes(30)
     ),
     lambda _: b"GET /" + b"a" * 100_000,

@@ -34,7 +34,7 @@ def half_sent(client: Client) -> socket.socket:
     """A request whose body has begun: in flight for as long as the test wants."""
     stream = client.socket()
     stream.sendall(
-        f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+        f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
         + BODY[:5]
     )
     return stream
@@ -69,14 +69,14 @@ def test_requests_in_flight_finish(
     served = serve(tiny_mean)
     client = served.ready()
     with half_sent(client) as early, client.socket() as kept:
-        kept.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b" 200 " in read_response(kept)
         time.sleep(0.2)
         served.signal(number)
         served.wait_for(r"Stopping: finishing 1 request")
         with pytest.raises(ConnectionError):
             client.get("/livez")  # no new connections
-        kept.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         last = read_response(kept)
         assert b" 503 " in last
         assert b"draining" in last
@@ -140,12 +140,24 @@ def test_signal_while_loading(
     serve: Serve, request: pytest.FixtureRequest, name: str, number: signal.Signals
 ) -> None:
     served = serve(request.getfixturevalue(name))
-    served.listening()
+    served.wait_for("Loading")
     began = time.monotonic()
     served.signal(number)
     assert served.exit_code(10) == 0
     assert time.monotonic() - began < 3
     assert "Stopped" in served.stderr
+    assert "Traceback" not in served.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_server_runs(
+    serve: Serve, tiny_mean: Artifact, number: signal.Signals
+) -> None:
+    """While aiohttp and the runtime are being imported."""
+    served = serve(tiny_mean)
+    served.listening()
+    served.signal(number)
+    assert served.exit_code(10) == 0
     assert "Traceback" not in served.stderr
 
 
@@ -196,8 +208,8 @@ def broken_manifest(directory: Path) -> str:
     return "manifest.json"
 
 
-@pytest.mark.parametrize("harm", [damaged, missing, no_manifest, broken_manifest])
-def test_a_model_that_cannot_be_served_binds_nothing(
+@pytest.mark.parametrize("harm", [no_manifest, broken_manifest])
+def test_a_model_that_is_not_there_binds_nothing(
     serve: Serve, tiny_mean: Artifact, tmp_path: Path, harm: Callable[[Path], str]
 ) -> None:
     copy = tmp_path / "copy"
@@ -207,6 +219,23 @@ def test_a_model_that_cannot_be_served_binds_nothing(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         served = serve(copy, "--port", str(taken.getsockname()[1]))
         assert served.exit_code() == 3
+    assert named in served.stderr
+    assert str(copy) in served.stderr
+    assert "Traceback" not in served.stderr
+
+
+@pytest.mark.parametrize("harm", [damaged, missing])
+def test_a_damaged_model_is_never_served(
+    serve: Serve, tiny_mean: Artifact, tmp_path: Path, harm: Callable[[Path], str]
+) -> None:
+    """Files are hashed while the port already answers; it is not ready before they are right."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_mean.directory, copy)
+    named = harm(copy)
+    served = serve(copy)
+    assert served.exit_code() == 3
+    assert "Listening on" in served.stderr
+    assert "Model ready" not in served.stderr
     assert named in served.stderr
     assert str(copy) in served.stderr
     if harm is damaged:

@@ -22,7 +22,7 @@ def finder(executable: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         blobs={start.RUNTIME: {"pack/_core.so": Path(real.origin).read_bytes()}},
         modules={"pack._core": "pack/_core.so"},
     )
-    monkeypatch.setenv("CORTEX_EMBED_RUNTIME_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORTEX_EMBED_UNPACK_DIR", str(tmp_path / "cache"))
     with path.open("rb") as file:
         return start.Finder(path, blob.read_index(file, *pkg.read(file).blobs[start.RUNTIME]))
 

@@ -22,7 +22,7 @@ FILES = {"lib/a.so": b"\x7fELF" * 5000, "b.bin": b"weights" * 3000, "empty": b""
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache, and a bootloader's directory beside it."""
     place = tmp_path / "cache" / "runtime"
-    monkeypatch.setenv("CORTEX_EMBED_RUNTIME_DIR", str(place))
+    monkeypatch.setenv("CORTEX_EMBED_UNPACK_DIR", str(place))
     (tmp_path / "_MEI").mkdir()
     monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "_MEI"), raising=False)
     return place
@@ -114,7 +114,7 @@ def test_no_place_at_all_says_the_way_out(
     place.write_text("a file", encoding="utf-8")
     (tmp_path / "taken").write_text("", encoding="utf-8")
     monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "taken"))
-    with pytest.raises(UnpackError, match="CORTEX_EMBED_RUNTIME_DIR"):
+    with pytest.raises(UnpackError, match="CORTEX_EMBED_UNPACK_DIR"):
         unpack.unpacked(*packed, run=True)
 
 
@@ -131,7 +131,7 @@ def test_a_full_noexec_or_read_only_disk_is_survived(
     monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "_MEI"), raising=False)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
-    monkeypatch.setenv("CORTEX_EMBED_RUNTIME_DIR", str(disk / "runtime"))
+    monkeypatch.setenv("CORTEX_EMBED_UNPACK_DIR", str(disk / "runtime"))
     try:
         used = unpack.unpacked(*packed, run=True)
         assert used.parent == tmp_path / "_MEI"

@@ -21,7 +21,11 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from cortex_embed.config import Settings
 from cortex_embed.domain import InputType, ModelSpec, Pooled, Priority, Text, Truncate, Truncation
+from cortex_embed.errors import EmbedError
 from cortex_embed.server.lifecycle import Server
+from cortex_embed.server.reporter import StopReason
+from cortex_embed.server.sockets import Listener, bind
+from cortex_embed.server.unix_sockets import bind_unix
 from cortex_embed.service import EmbeddingService, ServedModel
 
 SPEC = ModelSpec(
@@ -61,6 +65,9 @@ class FakeProvider:
         self.cancelled = 0
         self.closed = False
 
+    def begin(self) -> None:
+        """Nothing to read."""
+
     async def load(self) -> None:
         await self.load_gate.wait()
         if self.load_failure:
@@ -98,28 +105,31 @@ class Recorder:
     """A reporter that remembers, and lets a test wait."""
 
     events: list[tuple[object, ...]] = field(default_factory=list)
-    is_listening: asyncio.Event = field(default_factory=asyncio.Event)
+    is_loading: asyncio.Event = field(default_factory=asyncio.Event)
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_draining: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def listening(self, url: str) -> None:
-        self.events.append(("listening", url))
-        self.is_listening.set()
+    def listening(self, listener: Listener, token: str | None) -> None:
+        self.events.append(("listening", listener.url, token))
 
-    def loading(self) -> None:
-        self.events.append(("loading",))
+    def loading(self, model: ServedModel) -> None:
+        self.events.append(("loading", model.spec.id))
+        self.is_loading.set()
 
-    def ready(self, seconds: float, url: str) -> None:
+    def ready(self, model: ServedModel, seconds: float) -> None:
         assert seconds >= 0
-        self.events.append(("ready", url))
+        self.events.append(("ready", model.spec.id))
         self.is_ready.set()
 
-    def draining(self, in_flight: int) -> None:
-        self.events.append(("draining", in_flight))
+    def draining(self, in_flight: int, reason: StopReason) -> None:
+        self.events.append(("draining", in_flight, reason))
         self.is_draining.set()
 
     def stopped(self) -> None:
         self.events.append(("stopped",))
+
+    def failed(self, error: EmbedError) -> None:
+        self.events.append(("failed", error.code))
 
 
 @dataclass
@@ -127,6 +137,7 @@ class Running:
     """A server in this process, and a client session pointed at it."""
 
     server: Server
+    listener: Listener
     task: asyncio.Task[int]
     report: Recorder
     provider: FakeProvider
@@ -138,7 +149,7 @@ class Running:
 
     @property
     def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
+        return self.listener.port
 
     async def post(
         self, path: str, body: object, **kwargs: object
@@ -154,6 +165,10 @@ class Running:
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+def listen(settings: Settings) -> Listener:
+    return bind_unix(settings.uds) if settings.uds else bind(settings.host, settings.port)
 
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
@@ -172,25 +187,27 @@ async def provider() -> FakeProvider:
 
 @pytest.fixture
 def start(provider: FakeProvider) -> Start:
-    """`async with start(**settings) as running`: listening, and ready unless the load waits."""
+    """`async with start(**settings) as running`: answering, and ready unless the load waits."""
 
     @asynccontextmanager
-    async def running(**changes: object) -> AsyncIterator[Running]:
+    async def running(*, token: str | None = None, **changes: object) -> AsyncIterator[Running]:
         settings = replace(Settings(port=0, grace_period=5.0), **changes)  # type: ignore[arg-type]
         facts = {"id": "tiny", "pooling": "cls"}
         service = EmbeddingService(
             [provider], models=[ServedModel(provider.spec, 1_761_500_000, facts)]
         )
         report = Recorder()
-        server = Server(settings, service, report)
+        listener = await asyncio.to_thread(listen, settings)
+        server = Server(settings, service, report, listener, token)
         task = asyncio.get_running_loop().create_task(server.run())
-        await asyncio.wait_for(report.is_listening.wait(), TIMEOUT)
+        await asyncio.wait_for(report.is_loading.wait(), TIMEOUT)
         if provider.load_gate.is_set() and not provider.load_failure:
             await asyncio.wait_for(report.is_ready.wait(), TIMEOUT)
+        connector = aiohttp.UnixConnector(str(listener.uds)) if listener.uds else None
         async with aiohttp.ClientSession(
-            server.url, timeout=aiohttp.ClientTimeout(total=TIMEOUT)
+            server.url, timeout=aiohttp.ClientTimeout(total=TIMEOUT), connector=connector
         ) as http:
-            yield Running(server, task, report, provider, http)
+            yield Running(server, listener, task, report, provider, http)
         server.stop()
         provider.load_gate.set()
         provider.gate.set()

@@ -30,7 +30,7 @@ async def test_curl_is_invited_to_send(running: Running) -> None:
     reader, writer = await running.raw()
     body = b'{"texts": ["a"]}'
     writer.write(
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
         + f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     assert await asyncio.wait_for(reader.readline(), 5) == b"HTTP/1.1 100 Continue\r\n"
@@ -49,7 +49,7 @@ async def test_a_body_over_the_limit_is_not_invited(start: Start) -> None:
     async with start(max_body_bytes=1024) as running:
         reader, writer = await running.raw()
         writer.write(
-            b"POST /embed HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
             b"Content-Length: 5000\r\n\r\n"
         )
         assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)

@@ -35,12 +35,10 @@ async def test_a_whole_life(start: Start, provider: FakeProvider) -> None:
     async with start() as running:
         running.server.stop()
         assert await asyncio.wait_for(running.task, 5) == 0
-    url = running.url
     assert running.report.events == [
-        ("listening", url),
-        ("loading",),
-        ("ready", url),
-        ("draining", 0),
+        ("loading", "tiny"),
+        ("ready", "tiny"),
+        ("draining", 0, "signal"),
         ("stopped",),
     ]
     assert provider.closed
@@ -62,6 +60,7 @@ async def test_the_port_answers_while_the_model_loads(start: Start, provider: Fa
             assert reply.status == 503
             assert reply.headers["Retry-After"] == "1"
             assert b"not_ready" in body
+            assert reply.headers["X-Phase"] == "loading"
         assert (await running.get("/v1/models"))[0].status == 200
         provider.load_gate.set()
         await asyncio.wait_for(running.report.is_ready.wait(), 5)
@@ -102,18 +101,18 @@ async def test_in_flight_finishes_and_new_work_is_refused(
         waiting = [spawn(running), spawn(running, "/v1/embeddings")]
         await asyncio.wait_for(provider.started.wait(), 5)
         kept_reader, kept_writer = await running.raw()
-        kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200" in await kept_reader.readline()
         await kept_reader.readuntil(b"}")
         late_reader, late_writer = await running.raw()
-        late_writer.write(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n")
+        late_writer.write(b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n")
         await asyncio.sleep(0.05)
 
         running.server.stop()
         await asyncio.wait_for(running.report.is_draining.wait(), 5)
-        assert running.report.events[-1] == ("draining", 3)
+        assert running.report.events[-1] == ("draining", 3, "signal")
         # A kept-alive connection learns that it is over.
-        kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept_writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = await asyncio.wait_for(kept_reader.read(), 5)
         assert b" 503 " in answer
         assert b"Connection: close" in answer
@@ -137,14 +136,16 @@ async def test_new_work_on_a_kept_connection_is_refused(
     provider.gate.clear()
     async with start() as running:
         reader, writer = await running.raw()
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"}")
         waiting = spawn(running)
         await asyncio.wait_for(provider.started.wait(), 5)
         running.server.stop()
         await asyncio.wait_for(running.report.is_draining.wait(), 5)
         await asyncio.sleep(0)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+        )
         answer = await asyncio.wait_for(reader.read(), 5)
         assert b" 503 " in answer
         assert b"Retry-After: 1" in answer
@@ -160,8 +161,8 @@ async def test_new_work_on_a_kept_connection_is_refused(
     [
         b"",
         b"GET / HT",
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",
     ],
     ids=["silent", "half a head", "idle", "half a body"],
 )
@@ -194,7 +195,7 @@ async def test_client_that_never_reads(start: Start) -> None:
     async with start(grace_period=0.5) as running:
         reader, writer = await running.raw()
         body = json.dumps({"texts": [str(n) for n in range(2048)], "normalize": False}).encode()
-        head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(60):  # answers pile up until the sockets' buffers are full
             writer.write(head.encode() + body)
@@ -221,6 +222,98 @@ async def test_signal_stops_and_handlers_come_back(start: Start, provider: FakeP
     assert {number: signal.getsignal(number) for number in before} == before
 
 
+async def test_the_first_reason_counts_and_a_later_call_only_shortens(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.gate.clear()
+    async with start(grace_period=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        running.server.stop("request")
+        await asyncio.wait_for(running.report.is_draining.wait(), 5)
+        running.server.stop("signal", 90.0)
+        running.server.stop("parent", 0.2)
+        assert await asyncio.wait_for(running.task, 5) == 0
+        assert running.report.events[-2:] == [("draining", 1, "request"), ("stopped",)]
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_an_orphan_gets_its_own_short_grace(start: Start, provider: FakeProvider) -> None:
+    provider.gate.clear()
+    async with start(grace_period=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        running.server.stop("stdin", 0.2)
+        assert await asyncio.wait_for(running.task, 5) == 0
+        assert ("draining", 1, "stdin") in running.report.events
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_it_stops_when_unused(start: Start) -> None:
+    async with start(idle_exit=0.2) as running:
+        assert await asyncio.wait_for(running.task, 5) == 0
+    assert running.report.events[-2:] == [("draining", 0, "idle"), ("stopped",)]
+
+
+async def test_work_in_flight_keeps_it_and_probes_do_not(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.gate.clear()
+    async with start(idle_exit=0.3) as running:
+        waiting = spawn(running)
+        await asyncio.wait_for(provider.started.wait(), 5)
+        await asyncio.sleep(0.6)
+        assert not running.report.is_draining.is_set()
+        provider.gate.set()
+        assert (await waiting)[0] == 200
+
+        async def probe() -> None:
+            while True:
+                await running.get("/livez")
+                await running.get("/readyz")
+                await asyncio.sleep(0.02)
+
+        probing = asyncio.get_running_loop().create_task(probe())
+        await asyncio.wait_for(running.report.is_draining.wait(), 5)
+        probing.cancel()
+        await asyncio.wait({probing})
+        assert await asyncio.wait_for(running.task, 5) == 0
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+async def test_requests_wait_for_the_model(start: Start, provider: FakeProvider, path: str) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=20.0) as running:
+        waiting = spawn(running, path)
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        provider.load_gate.set()
+        assert (await asyncio.wait_for(waiting, 5))[0] == 200
+
+
+async def test_waiting_for_the_model_has_an_end(start: Start, provider: FakeProvider) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=0.1) as running:
+        status, body = await asyncio.wait_for(spawn(running), 5)
+        assert status == 503
+        assert b"loading" in body
+
+
+async def test_a_stop_ends_the_waiting_for_the_model(
+    start: Start, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_leave", lambda _: None)
+    provider.load_gate.clear()
+    async with start(load_wait=60.0) as running:
+        waiting = spawn(running)
+        await asyncio.sleep(0.1)
+        running.server.stop()
+        assert (await asyncio.wait_for(waiting, 5))[0] == 503
+        assert await asyncio.wait_for(running.task, 5) == 0
+
+
 async def test_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
@@ -232,8 +325,7 @@ async def test_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_port_in_use(start: Start) -> None:
     async with start() as running:
         with pytest.raises(BindError) as caught:
-            async with asyncio.timeout(5):
-                await bind("127.0.0.1", running.port)
+            await asyncio.to_thread(bind, "127.0.0.1", running.port)
     assert caught.value.message == (
         f"port {running.port} on 127.0.0.1 is in use; choose another with --port, or --port 0"
     )

@@ -165,7 +165,9 @@ async def test_body_that_is_not_what_its_encoding_says(
 async def test_client_that_stops_sending(start: Start, path: str) -> None:
     async with start(body_timeout=0.2) as running:
         reader, writer = await running.raw()
-        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{".encode())
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode()
+        )
         head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
         assert head.startswith("HTTP/1.1 408 ")
         assert "Connection: close" in head
@@ -245,7 +247,7 @@ async def test_disconnect_cancels_the_work(running: Running, provider: FakeProvi
         b"GET / HTTP/1.1\r\n" + SECRET.encode() + b"\r\n\r\n",
         b"POST /embed HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
         b"POST /embed HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
-        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
         b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
     ],
 )

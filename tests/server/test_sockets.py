@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 import pytest
 
 from cortex_embed.errors import BindError
-from cortex_embed.server.sockets import bind, url
+from cortex_embed.server.sockets import bind
 
 
 def has_ipv6() -> bool:
@@ -20,44 +19,57 @@ def has_ipv6() -> bool:
     return True
 
 
-async def refused(host: str, port: int) -> str:
+def refused(host: str, port: int) -> str:
     with pytest.raises(BindError) as caught:
-        await bind(host, port)
+        bind(host, port)
     return caught.value.message
 
 
-async def test_port_zero_tells_the_real_port() -> None:
-    (listener,) = await bind("127.0.0.1", 0)
-    with listener:
-        host, port = listener.getsockname()
-        assert port > 0
-        assert url([listener], host) == f"http://127.0.0.1:{port}"
-        _, writer = await asyncio.open_connection(host, port)
-        writer.close()
-        assert "is in use" in await refused(host, port)
-
-
-async def test_a_name_is_bound_on_all_its_addresses_with_one_port() -> None:
-    listeners = await bind("localhost", 0)
+def test_port_zero_tells_the_real_port() -> None:
+    listener = bind("127.0.0.1", 0)
     try:
-        ports = {listener.getsockname()[1] for listener in listeners}
-        assert len(ports) == 1
-        assert url(listeners, "localhost") == f"http://localhost:{ports.pop()}"
+        assert listener.port > 0
+        assert listener.url == f"http://127.0.0.1:{listener.port}"
+        assert listener.is_loopback
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5).close()
+        assert "is in use" in refused("127.0.0.1", listener.port)
     finally:
-        for listener in listeners:
-            listener.close()
+        listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", listener.port), timeout=5)
+
+
+def test_a_name_is_bound_on_all_its_addresses_with_one_port() -> None:
+    listener = bind("localhost", 0)
+    try:
+        assert {one.getsockname()[1] for one in listener.sockets} == {listener.port}
+        assert listener.url == f"http://localhost:{listener.port}"
+        assert listener.is_loopback
+    finally:
+        listener.close()
+
+
+def test_every_address_is_not_loopback() -> None:
+    listener = bind("0.0.0.0", 0)  # noqa: S104 - that is the point
+    try:
+        assert not listener.is_loopback
+    finally:
+        listener.close()
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
-async def test_ipv6() -> None:
-    (listener,) = await bind("::1", 0)
-    with listener:
-        assert url([listener], "::1") == f"http://[::1]:{listener.getsockname()[1]}"
+def test_ipv6() -> None:
+    listener = bind("::1", 0)
+    try:
+        assert listener.url == f"http://[::1]:{listener.port}"
+        assert listener.is_loopback
+    finally:
+        listener.close()
 
 
-async def test_addresses_that_are_not_ours() -> None:
-    assert "192.0.2.1 is not an address of this machine" in await refused("192.0.2.1", 0)
+def test_addresses_that_are_not_ours() -> None:
+    assert "192.0.2.1 is not an address of this machine" in refused("192.0.2.1", 0)
     for name in ("no-such-host.invalid", "x" * 70 + ".invalid", "256.1.1.1"):
-        message = await refused(name, 0)
+        message = refused(name, 0)
         assert "cannot find the address of" in message
         assert "--host 127.0.0.1" in message

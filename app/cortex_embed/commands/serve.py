@@ -1,22 +1,214 @@
-"""`cortex-embed serve`: build the service, run the server. It must never do more."""
+"""`cortex-embed serve`: watch, bind, announce, and only then import what costs.
+
+The order is the point: a host learns the port, and a host that dies is noticed, before aiohttp,
+numpy and the runtime are loaded. Nothing expensive may be imported at the top of this module.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from cortex_embed.errors import EmbedError, UsageError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from cortex_embed.config import Settings
+    from cortex_embed.server.lifecycle import Server
+    from cortex_embed.server.reporter import Reporter, StopReason
+    from cortex_embed.server.sockets import Listener
+    from cortex_embed.watch import Watch
+
+_PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
+# Nobody is left to wait for: what is in flight gets a moment. The watch allows little more.
+_ORPHAN_GRACE = 1.0
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal; the exit code. Raises StartupError before the port is bound."""
-    from cortex_embed import logs
-    from cortex_embed.server.lifecycle import Server
-    from cortex_embed.service import build_service
+    """Serve until something stops it; the exit code. Every failure has been reported."""
+    from cortex_embed.outlet import unblocked_stderr
 
-    logs.configure(settings.log_level)
-    service = build_service(settings)
-    model = service.models()[0]
-    reporter = logs.Reporter(model.spec, f"{model.origin}")
-    return asyncio.run(Server(settings, service, reporter).run())
+    with _Early() as early, unblocked_stderr():
+        from cortex_embed import logs
+
+        report: Reporter = logs.Reporter()
+        try:
+            watch = _watch(settings)
+            report = _reporter(settings, report)
+            return _serve(settings, report, watch, early)
+        except EmbedError as error:
+            report.failed(error)
+            return error.exit_code
+        except Exception as why:
+            import traceback
+
+            traceback.print_exc()
+            report.failed(EmbedError(f"unexpected failure: {type(why).__name__}; see stderr"))
+            return EmbedError.exit_code
+
+
+def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) -> int:
+    """Bind, announce, start to load, import the server, run it."""
+    from cortex_embed.config import token
+    from cortex_embed.service import build_service, locate_model
+
+    key = token(settings.token_env) if settings.token_env else None
+    if key is None and settings.sidecar:
+        key = os.urandom(32).hex()
+    located = locate_model(settings)
+    with _listening(settings) as listener:
+        early.listener = listener
+        watch.at_exit(listener.close)
+        report.listening(listener, key)
+
+        service = build_service(settings, located)
+        service.begin()
+
+        import asyncio
+
+        from cortex_embed import logs
+        from cortex_embed.server.lifecycle import Server
+
+        logs.configure(settings.log_level)
+
+        async def main() -> int:
+            server = Server(settings, service, report, listener, key)
+            server.before_leaving = watch.clean
+            _stop_when_orphaned(watch, server)
+            return await server.run()
+
+        return asyncio.run(main())
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[Listener]:
+    """The socket that was asked for. Raises BindError."""
+    if settings.uds is not None:
+        from cortex_embed.server.unix_sockets import bind_unix
+
+        listener = bind_unix(settings.uds)
+    else:
+        from cortex_embed.server.sockets import bind
+
+        listener = bind(settings.host, settings.port)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+class _Early:
+    """Until the server takes signals over, one ends the process at once, and in order.
+
+    There is nothing to finish yet. The handlers of before come back at the end.
+    """
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> _Early:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+                if number := getattr(signal, name, None):
+                    self._previous[number] = signal.signal(number, self._leave)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            if handler is not None:  # None: set by C code, not ours to restore
+                signal.signal(number, handler)
+
+    def _leave(self, _number: int, _frame: FrameType | None) -> None:
+        if self.listener is not None:
+            self.listener.close()
+        os._exit(0)
+
+
+def _watch(settings: Settings) -> Watch:
+    """What ends us when nobody needs us any more, armed with what was asked for."""
+    from cortex_embed.watch import Watch, host_pid
+
+    watch = Watch()
+    stdin = settings.exit_on_stdin_close
+    if settings.sidecar if stdin is None else stdin:
+        watch.watch_stdin()
+    parent = settings.parent_pid or (host_pid() if settings.sidecar else 0)
+    if parent:
+        watch.watch_process(parent, "parent")
+    watch.start()
+    return watch
+
+
+def _stop_when_orphaned(watch: Watch, server: Server) -> None:
+    """Drain when the watch says so. Call it on the event loop."""
+    import asyncio
+
+    from cortex_embed.server.reporter import STOP_REASONS
+
+    loop = asyncio.get_running_loop()
+
+    def orphaned(why: str) -> None:
+        reason: StopReason = next((one for one in STOP_REASONS if one == why), "parent")
+        with suppress(RuntimeError):  # the loop is closed: it is ending anyway
+            loop.call_soon_threadsafe(partial(server.stop, reason, grace=_ORPHAN_GRACE))
+
+    watch.on_orphaned(orphaned)
+
+
+def _reporter(settings: Settings, person: Reporter) -> Reporter:
+    """Who is told what: always the person, and the host where there is one to tell."""
+    from cortex_embed.outlet import Outlet
+
+    outlets = []
+    if settings.sidecar and sys.stdout is not None:
+        outlets.append(Outlet(_claimed_stdout()))
+    if settings.ready_fd:
+        outlets.append(Outlet(_inherited(settings.ready_fd)))
+    if not outlets and settings.ready_file is None:
+        return person
+    from cortex_embed.server.events import HostReporter, ReadyFile
+    from cortex_embed.server.reporter import Together
+
+    host = HostReporter(outlets)
+    if settings.ready_file is not None:
+        try:
+            host.ready_file = ReadyFile(settings.ready_file)
+        except EmbedError as error:
+            host.failed(error)
+            raise
+    return Together(person, host)
+
+
+def _claimed_stdout() -> int:
+    """A descriptor of its own for what stdout leads to; stdout itself leads to stderr now.
+
+    So nothing that any library prints can get between the events.
+    """
+    sys.stdout.flush()
+    events = os.dup(1)
+    if sys.stderr is not None:
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+    return events
+
+
+def _inherited(number: int) -> int:
+    if _PLATFORM == "win32":
+        raise UsageError(f"--ready-fd {number}: not on Windows; use --ready-file or --sidecar.")
+    try:
+        os.fstat(number)
+    except OSError:
+        raise UsageError(
+            f"--ready-fd {number} is not open; let the process inherit it (Python's pass_fds, "
+            "Node's stdio), or use --ready-file."
+        ) from None
+    os.set_inheritable(number, False)
+    return number

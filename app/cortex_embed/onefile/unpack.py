@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cortex_embed.config import runtime_dir
+from cortex_embed.config import unpack_dir
 from cortex_embed.errors import ModelFileError, UnpackError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 4 * 2**20
 _WAY_OUT = (
     "Free some space, or name a directory on a disk that allows executing files in "
-    "CORTEX_EMBED_RUNTIME_DIR."
+    "CORTEX_EMBED_UNPACK_DIR."
 )
 
 
@@ -37,13 +37,13 @@ def unpacked(executable: Path, index: Index, *, run: bool) -> Path:
     """
     problems = []
     try:
-        directory = runtime_dir() / index.key
+        directory = unpack_dir() / index.key
         if _intact(directory, index, run=run):
             return directory
         _sweep(directory.parent)
         return _unpack(executable, index, directory, run=run)
     except OSError as why:
-        problems.append(f"{why.filename or runtime_dir()}: {why.strerror or why}")
+        problems.append(f"{why.filename or unpack_dir()}: {why.strerror or why}")
     # The directory of this very start, which the bootloader deletes at its end.
     directory = Path(sys._MEIPASS) / f"blob-{index.key}"  # type: ignore[attr-defined]
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, Truncation
@@ -18,6 +18,7 @@ from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from cortex_embed.domain import InputType, ModelSpec, Priority, Text, Truncate
     from cortex_embed.models.store import Artifact
@@ -54,24 +55,44 @@ class LocalProvider:
         self._max_queue_tokens = max_queue_tokens
         self._tokenizer: Tokenizer | None = None
         self._batcher: MicroBatcher | None = None
+        self._reading: tuple[Future[None], Future[Tokenizer], Future[Engine]] | None = None
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
 
     @property
     def spec(self) -> ModelSpec:
         return self._artifact.spec
 
+    def begin(self) -> None:
+        """Start to hash the files and to read tokenizer and graph, each in a thread."""
+        if self._reading is not None:
+            return
+        prepare_runtime_environment()
+        loading = ThreadPoolExecutor(2, thread_name_prefix="loading")
+        self._reading = (
+            loading.submit(self._artifact.verify, self._precision),
+            self._tokenizing.submit(self._load_tokenizer),
+            loading.submit(self._load_engine),
+        )
+        loading.shutdown(wait=False)  # its threads end with their work
+
     async def load(self) -> None:
-        """Read tokenizer and graph in threads, warm up with one text. Raises ModelFileError."""
+        """Wait for what `begin` started, warm up with one text. Raises ModelFileError.
+
+        Nothing is computed before every file is known to be the manifest's.
+        """
         from cortex_embed.providers.batcher import MicroBatcher
 
-        prepare_runtime_environment()
-        loop = asyncio.get_running_loop()
-        tokenizer, engine = await asyncio.gather(
-            loop.run_in_executor(self._tokenizing, self._load_tokenizer),
-            loop.run_in_executor(None, self._load_engine),
-        )
+        self.begin()
+        assert self._reading is not None  # noqa: S101 - begin() has set it; this is for mypy
+        verifying, reading, building = self._reading
+        futures: list[Future[Any]] = [verifying, reading, building]
+        await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        # A damaged file makes the others fail as well, in the words of whoever stumbled over it.
+        verifying.result()
+        tokenizer, engine = reading.result(), building.result()
+        self._reading = None
         warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
-        await loop.run_in_executor(None, engine.run, [warm_up[0].ids])
+        await asyncio.get_running_loop().run_in_executor(None, engine.run, [warm_up[0].ids])
         self._tokenizer = tokenizer
         size = self._fit()
         self._batcher = MicroBatcher(

@@ -5,11 +5,14 @@ It must never open a socket (`lifecycle` does) or handle a request (`handlers` d
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from cortex_embed.server.keys import SERVICE, SETTINGS, TRAFFIC, Traffic
+from cortex_embed.errors import AuthenticationError, ForbiddenError
+from cortex_embed.server.guard import Guard
+from cortex_embed.server.keys import GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
 from cortex_embed.server.middleware import around
 from cortex_embed.server.routes import ROUTES
 
@@ -18,12 +21,16 @@ if TYPE_CHECKING:
     from cortex_embed.service import EmbeddingService
 
 
-def build_app(settings: Settings, service: EmbeddingService) -> web.Application:
+def build_app(
+    settings: Settings, service: EmbeddingService, guard: Guard | None = None
+) -> web.Application:
     """The application that serves `service` within the limits of `settings`."""
     app = web.Application(middlewares=[around], client_max_size=settings.max_body_bytes)
     app[SERVICE] = service
     app[SETTINGS] = settings
     app[TRAFFIC] = Traffic()
+    app[GUARD] = guard or Guard()
+    app[LOADED] = asyncio.Event()
     for route in ROUTES:
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
         for method in methods:
@@ -32,8 +39,12 @@ def build_app(settings: Settings, service: EmbeddingService) -> web.Application:
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """Invite a body (curl asks from 1 MiB on), unless it would be refused for its size."""
+    """Invite a body (curl asks from 1 MiB on), unless it would be refused unread."""
     wanted = request.headers.get("Expect", "").lower() == "100-continue"
+    try:
+        request.app[GUARD].check(request.path, request.headers)
+    except (AuthenticationError, ForbiddenError):
+        wanted = False
     if wanted and (request.content_length or 0) <= request.client_max_size:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # aiohttp reads it as "a response has begun"

@@ -7,6 +7,7 @@ into a text.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from cortex_embed.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from cortex_embed.server.keys import SERVICE, SETTINGS
+from cortex_embed.server.keys import LOADED, SERVICE, SETTINGS
 from cortex_embed.wire import openai
 
 if TYPE_CHECKING:
@@ -45,11 +46,20 @@ async def embed(dialect: Dialect, request: web.Request) -> web.Response:
     body = await _body(request)
     decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
     asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    if service.phase == "loading":
+        await _loaded(request)
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
     return web.Response(body=payload, content_type=JSON, headers=_truncation_headers(result))
+
+
+async def _loaded(request: web.Request) -> None:
+    """Wait for the model for as long as --load-wait says."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(request.app[SETTINGS].load_wait):
+            await request.app[LOADED].wait()
 
 
 async def _body(request: web.Request) -> bytes:

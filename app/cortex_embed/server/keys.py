@@ -7,12 +7,14 @@ grow behaviour beyond counting.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from cortex_embed.config import Settings
+from cortex_embed.server.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +27,12 @@ class Traffic:
 
     def __init__(self) -> None:
         self._in_flight = 0
+        self._uses = 0
         self._idle = asyncio.Event()
+        self._unused = asyncio.Event()
         self._idle.set()
+        self._unused.set()
+        self._last_use = time.monotonic()
 
     @property
     def in_flight(self) -> int:
@@ -44,9 +50,32 @@ class Traffic:
             if not self._in_flight:
                 self._idle.set()
 
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Count a request that shows that somebody needs this server."""
+        self._uses += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            self._last_use = time.monotonic()
+            if not self._uses:
+                self._unused.set()
+
     async def idle(self) -> None:
         """Wait until no handler runs."""
         await self._idle.wait()
+
+    async def unused_for(self, seconds: float) -> None:
+        """Wait until there was no use for so long, from now on."""
+        self._last_use = time.monotonic()
+        while True:
+            await self._unused.wait()
+            left = self._last_use + seconds - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
 
 
 # The second argument is for people and for mypy; aiohttp does not check it, and the real
@@ -54,3 +83,6 @@ class Traffic:
 SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service")
 SETTINGS = web.AppKey("settings", Settings)
 TRAFFIC = web.AppKey("traffic", Traffic)
+GUARD = web.AppKey("guard", Guard)
+LOADED = web.AppKey("loaded", asyncio.Event)
+"""Set when waiting for the model is over: it is loaded, or never will be."""

@@ -1,7 +1,8 @@
-"""The life of a server, top to bottom: bind, announce, load, ready, serve, drain, stop.
+"""The life of a server, top to bottom: answer, load, ready, serve, drain, stop.
 
-The port answers before the model is loaded, so that a host can tell "starting" from
-"dead". Nothing here may poll, and nothing may outlive `run`.
+The port (bound and announced by `commands/serve`, before aiohttp is imported) answers before
+the model is loaded, so that a host can tell "starting" from "dead". Nothing here may poll,
+and nothing may outlive `run`.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from cortex_embed.server.app import build_app
-from cortex_embed.server.keys import TRAFFIC
+from cortex_embed.server.guard import Guard
+from cortex_embed.server.keys import LOADED, TRAFFIC
 from cortex_embed.server.middleware import REQUEST_ID, described
-from cortex_embed.server.sockets import bind, url
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from cortex_embed.config import Settings
+    from cortex_embed.server.reporter import Reporter, StopReason
+    from cortex_embed.server.sockets import Listener
     from cortex_embed.service import EmbeddingService
 
 _SIGNALS = tuple(
@@ -42,66 +45,91 @@ _LINGER = 3.0
 _ACCESS_FORMAT = '%a "%r" %s %b %Tfs %{' + REQUEST_ID + "}o"
 
 
-class Reporter(Protocol):
-    """Who tells a person, or a host program, how far the server is."""
-
-    def listening(self, url: str) -> None:
-        """The port answers; the model is not loaded yet."""
-
-    def loading(self) -> None: ...
-
-    def ready(self, seconds: float, url: str) -> None:
-        """Requests are served. `seconds` is how long the model took to load."""
-
-    def draining(self, in_flight: int) -> None: ...
-
-    def stopped(self) -> None: ...
-
-
 class Server:
     """One run of the HTTP server. Use an instance once."""
 
-    def __init__(self, settings: Settings, service: EmbeddingService, report: Reporter) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: EmbeddingService,
+        report: Reporter,
+        listener: Listener,
+        token: str | None = None,
+    ) -> None:
         self._settings = settings
         self._service = service
         self._report = report
+        self._listener = listener
         self._stopping = asyncio.Event()
-        self._app = build_app(settings, service)
-        self.url = ""
-        """Where it listens; empty before `bind`."""
+        self._reason: StopReason = "signal"
+        self._grace = settings.grace_period
+        self._patience: asyncio.Timeout | None = None
+        self._app = build_app(settings, service, Guard.of(listener, token))
+        self.before_leaving: Callable[[], None] = lambda: None
+        """Called where the process ends without the interpreter's own exit: see `_leave`."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self._listener.url
 
     async def run(self) -> int:
         """Serve until `stop` or a signal; the exit code.
 
-        Raises BindError, and ModelFileError when the model does not load. A load that a
-        stop overtakes ends the process here, with 0: see `_leave`.
+        Raises ModelFileError when the model does not load, OutputError when that cannot be
+        reported. A load that a stop overtakes ends the process here, with 0: see `_leave`.
         """
         with self._signals():
-            sockets = await bind(self._settings.host, self._settings.port)
-            self.url = url(sockets, self._settings.host)
-            runner = await self._serve(sockets)
+            runner = await self._serve(self._listener.sockets)
             try:
-                self._report.listening(self.url)
                 loaded = await self._load()
-                await self._stopping.wait()
+                await self._stopped()
             except BaseException:
-                await self._drain(runner, _FAILED_GRACE)
+                self._grace = _FAILED_GRACE
+                await self._drain(runner)
                 await self._service.close()
                 raise
-            self._report.draining(self._app[TRAFFIC].in_flight)
-            await self._drain(runner, self._settings.grace_period)
+            self._report.draining(self._app[TRAFFIC].in_flight, self._reason)
+            await self._drain(runner)
             if loaded:
                 await self._service.close()
             self._report.stopped()
             if not loaded:
+                await asyncio.to_thread(self.before_leaving)
                 _leave(0)
         return 0
 
-    def stop(self) -> None:
-        """Ask the server to drain and return from `run`. Call it on the event loop."""
-        self._stopping.set()
+    def stop(self, reason: StopReason = "signal", grace: float | None = None) -> None:
+        """Ask the server to drain and return from `run`. Call it on the event loop.
 
-    async def _serve(self, sockets: list[socket.socket]) -> web.AppRunner:
+        A second call can only shorten the grace.
+        """
+        if not self._stopping.is_set():
+            self._reason = reason
+        self._stopping.set()
+        if grace is not None and grace < self._grace:
+            self._grace = grace
+            if self._patience is not None:
+                self._patience.reschedule(asyncio.get_running_loop().time() + grace)
+
+    async def _stopped(self) -> None:
+        """Wait for `stop`, or for --idle-exit."""
+        seconds = self._settings.idle_exit
+        if not seconds:
+            await self._stopping.wait()
+            return
+        unused = asyncio.get_running_loop().create_task(self._stop_when_unused(seconds))
+        try:
+            await self._stopping.wait()
+        finally:
+            unused.cancel()
+            await asyncio.wait({unused})
+
+    async def _stop_when_unused(self, seconds: float) -> None:
+        await self._app[TRAFFIC].unused_for(seconds)
+        self.stop("idle")
+
+    async def _serve(self, sockets: Sequence[socket.socket]) -> web.AppRunner:
         """Answer on `sockets` from now on."""
         runner = web.AppRunner(
             self._app,
@@ -119,8 +147,8 @@ class Server:
 
     async def _load(self) -> bool:
         """Load the model; False if a stop came first. Raises what the service raises."""
-        self._report.loading()
-        started = time.perf_counter()
+        model = self._service.models()[0]
+        self._report.loading(model)
         loop = asyncio.get_running_loop()
         load = loop.create_task(self._service.load())
         stop = loop.create_task(self._stopping.wait())
@@ -133,18 +161,22 @@ class Server:
             stop.cancel()
             load.cancel()
             await asyncio.wait({load, stop}, timeout=1)
-        self._report.ready(time.perf_counter() - started, self.url)
+        self._app[LOADED].set()
+        self._report.ready(model, time.perf_counter() - self._service.began)
         return True
 
-    async def _drain(self, runner: web.AppRunner, grace: float) -> None:
-        """Finish what is in flight within `grace` seconds, then cut what is left."""
-        # 1. Readiness goes; kept-alive connections are refused new work.
+    async def _drain(self, runner: web.AppRunner) -> None:
+        """Finish what is in flight within the grace, then cut what is left."""
+        # 1. Readiness goes; kept-alive connections are refused new work, and so is what waits
+        #    for the model.
         self._service.drain()
+        self._app[LOADED].set()
         # 2. No new connections.
         for site in runner.sites:
             await site.stop()
+        await asyncio.to_thread(self._listener.close)  # it may remove a file
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(self._grace) as self._patience:
                 # 3. Handlers finish. Not yet `cleanup`: from its first step on, aiohttp
                 #    drops bytes that arrive, and a body half sent would never be whole.
                 await self._app[TRAFFIC].idle()
@@ -156,6 +188,8 @@ class Server:
                 if connection.transport is not None:
                     connection.transport.abort()
             await runner.cleanup()
+        finally:
+            self._patience = None
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -9,22 +9,32 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from aiohttp import web
 
 from cortex_embed import __version__
-from cortex_embed.errors import EmbedError, InvalidRequestError, RouteError
-from cortex_embed.server.keys import SERVICE, TRAFFIC
+from cortex_embed.errors import (
+    AuthenticationError,
+    EmbedError,
+    InvalidRequestError,
+    NotReadyError,
+    RouteError,
+)
+from cortex_embed.server.guard import PROBES
+from cortex_embed.server.keys import GUARD, SERVICE, TRAFFIC
 from cortex_embed.server.routes import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = "X-Request-Id"
+PHASE = "X-Phase"
 _SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _PATH_SHOWN = 100
 
@@ -38,7 +48,9 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
     with request.app[TRAFFIC].request():
         try:
-            response = await handler(request)
+            request.app[GUARD].check(request.path, request.headers)
+            with _use_of(request):
+                response = await handler(request)
         except Exception as why:
             response = error_response(request, _translated(request, request_id, why))
     response.headers[REQUEST_ID] = request_id
@@ -46,6 +58,11 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.app[SERVICE].phase == "draining":
         response.force_close()
     return response
+
+
+def _use_of(request: web.Request) -> AbstractContextManager[None]:
+    """A probe asks whether we live; it is no reason to live on."""
+    return nullcontext() if request.path in PROBES else request.app[TRAFFIC].use()
 
 
 def error_response(request: web.Request, error: EmbedError) -> web.Response:
@@ -59,6 +76,10 @@ def error_response(request: web.Request, error: EmbedError) -> web.Response:
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
+    if isinstance(error, NotReadyError):
+        response.headers[PHASE] = error.phase
+    if isinstance(error, AuthenticationError):
+        response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RouteError) and error.allowed:
         response.headers["Allow"] = ", ".join(error.allowed)
     if response.status in {408, 413} or request.content.exception() is not None:

@@ -1,30 +1,74 @@
 """Listening sockets of our own, bound before anything is loaded.
 
-asyncio could bind for us, but then port 0 on a name with two addresses gives two ports, and
-an error says less. It must never choose another address or port than the one asked for.
+asyncio could bind for us, but it would have to be imported first, port 0 on a name with two
+addresses would give two ports, and an error would say less. It must never choose another
+address or port than the one asked for, nor import anything that costs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cortex_embed.errors import BindError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 # As many connections may wait for accept() as the kernel allows (it caps the number).
-_BACKLOG = 4096
+BACKLOG = 4096
 _UNAVAILABLE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-async def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets listening on every address of `host`, all on one port.
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Listening sockets, and how a client on this machine reaches them."""
 
-    Port 0 lets the system choose. Raises BindError.
+    sockets: tuple[socket.socket, ...]
+    host: str
+    port: int
+    uds: Path | None = None
+    _inode: int = 0
+
+    @property
+    def url(self) -> str:
+        """In the words of `host`; on a Unix socket, what stands in its place in a URL."""
+        if self.uds is not None:
+            return "http://localhost"
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{shown}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is a TCP port that only this machine reaches."""
+        import ipaddress
+
+        return self.uds is None and all(
+            ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+            for listener in self.sockets
+        )
+
+    def close(self) -> None:
+        """Listen no longer, and remove the socket file if it is still ours."""
+        for listener in self.sockets:
+            listener.close()
+        if self.uds is not None:
+            with suppress(OSError):
+                if self.uds.lstat().st_ino == self._inode:
+                    self.uds.unlink()
+
+
+def bind(host: str, port: int) -> Listener:
+    """Listen on every address of `host`, on one port. Port 0 lets the system choose.
+
+    Waits for the resolver where `host` is a name. Raises BindError.
     """
-    addresses = await _addresses(host, port)
+    addresses = _addresses(host, port)
     sockets: list[socket.socket] = []
     refused: OSError | None = None
     for family, address in addresses:
@@ -39,25 +83,18 @@ async def bind(host: str, port: int) -> list[socket.socket]:
             break
     else:
         if sockets:
-            return sockets
+            return Listener(tuple(sockets), host, sockets[0].getsockname()[1])
     for opened in sockets:
         opened.close()
     raise _explained(host, port, refused)
 
 
-def url(sockets: list[socket.socket], host: str) -> str:
-    """Where a client on this machine reaches the server, in the words of `host`."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{sockets[0].getsockname()[1]}"
-
-
-async def _addresses(
+def _addresses(
     host: str, port: int
 ) -> list[tuple[socket.AddressFamily, tuple[str, int, int, int]]]:
     """Addresses of `host`, without doubles, in the resolver's order."""
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as why:  # UnicodeError: a label that IDNA cannot encode
         raise BindError(f"cannot find the address of {host!r} ({why}); try --host 127.0.0.1") from (
             None
@@ -82,7 +119,7 @@ def _listen(
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         # Now, not when asyncio serves: with SO_REUSEADDR two binds succeed, two listens do not.
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cortex_embed import parsers
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [("1024", 1024), ("2k", 2000), ("2KiB", 2048), ("1.5s", None), ("10 MB", 10**7)],
+)
+def test_sizes(raw: str, value: int | None) -> None:
+    if value is None:
+        with pytest.raises(ValueError, match="size"):
+            parsers.size(raw)
+    else:
+        assert parsers.size(raw) == value
+
+
+@given(st.integers(0, 86_400))
+def test_durations_in_seconds(seconds: int) -> None:
+    assert parsers.duration(f"{seconds}s") == parsers.duration(str(seconds)) == seconds
+
+
+def test_duration_units() -> None:
+    assert parsers.duration("500ms") == 0.5
+    assert parsers.duration("15m") == 900
+    with pytest.raises(ValueError, match="24h"):
+        parsers.duration("25h")
