@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cortex_embed.domain import ModelSpec
 
 LOGGER = "cortex_embed"
@@ -27,6 +30,26 @@ def configure(level: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def described(why: BaseException) -> str:
+    """Types and lines of an exception and of those that led to it, without their messages."""
+    return " <- ".join(
+        f"{type(one).__module__}.{type(one).__qualname__} at {_lines(one)}" for one in _chain(why)
+    )
+
+
+def _chain(why: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = why
+    while one is not None:
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _lines(why: BaseException) -> str:
+    # Not traceback.format_exception: it reads source files, which blocks the event loop.
+    frames = traceback.walk_tb(why.__traceback__)
+    return ", ".join(f"{frame.f_code.co_filename}:{line}" for frame, line in frames)
 
 
 def tick(stream: TextIO) -> str:
