@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_CODES = """exit codes:
-  0  done; for serve, stopped by a signal after finishing what was in flight
+  0  done; for serve and rpc, stopped by a signal after finishing what was in flight
   1  unexpected failure
   2  wrong flag, setting or model name
   3  model file missing, damaged or not loadable
@@ -63,6 +64,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from cortex_embed.commands import models
 
         return models.list_models(_settings(arguments), as_json=arguments.json)
+    if command == "rpc":
+        from cortex_embed.commands import rpc
+
+        return rpc.run(partial(_settings, arguments))
     settings = _settings(arguments)
     if command == "embed":
         from cortex_embed.commands import embed
@@ -98,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"cortex-embed {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add(commands, "serve", "serve embeddings over HTTP (the default)")
+    _add(commands, "rpc", "serve embeddings as JSON lines over stdin and stdout, without a port")
     _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
     _add(commands, "selftest", "embed the model's golden texts and compare")
     _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "embed", "selftest", "bench", "models"]
-ALL: tuple[Command, ...] = ("serve", "embed", "selftest", "bench")
+Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models"]
+HOSTED: tuple[Command, ...] = ("serve", "rpc")
+ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -179,13 +180,19 @@ class Settings:
         integer(512, 10**9),
         "TOKENS",
         "tokens that may wait before requests are refused with 429",
+        on=HOSTED,
     )
-    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request")
+    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
     max_text_chars: int = _setting(
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
     max_body_bytes: int = _setting(
-        16 * 2**20, size, "SIZE", "size of a request body", shown="16MiB"
+        16 * 2**20,
+        size,
+        "SIZE",
+        "size of a request body, and of a line for rpc",
+        on=HOSTED,
+        shown="16MiB",
     )
     body_timeout: float = _setting(
         60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
@@ -203,6 +210,7 @@ class Settings:
         duration,
         "TIME",
         "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
+        on=HOSTED,
         shown="30s",
     )
     access_log: bool = _setting(
