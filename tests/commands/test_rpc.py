@@ -16,7 +16,7 @@ import pytest
 from cortex_embed import stopping
 from cortex_embed.commands import pipes, rpc
 from cortex_embed.config import Settings
-from cortex_embed.errors import EngineError, ModelFileError
+from cortex_embed.errors import EngineError
 from cortex_embed.service import EmbeddingService, ServedModel
 from tests.server.conftest import SPEC, FakeProvider
 
@@ -285,15 +285,38 @@ async def test_a_host_that_is_gone_takes_its_work_along(
     program.close()
 
 
-async def test_a_model_that_does_not_load_ends_it(provider: FakeProvider) -> None:
-    provider.load_failure = ModelFileError("damaged")
-    program = HostProgram(provider, Settings())
-    program.embed(1, "a")
-    with pytest.raises(ModelFileError, match="damaged"):
-        await asyncio.wait_for(program.host.run(program.stdin), TIMEOUT)
-    for task in list(program.host._tasks):
-        task.cancel()
-    program.close()
+@pytest.mark.parametrize(
+    ("failure", "code", "message", "exit_code"),
+    [
+        ("errors.ModelFileError('damaged')", "model_file", "damaged", 3),
+        ("ValueError('secret')", "internal_error", "The start failed: ValueError; stderr", 1),
+    ],
+)
+def test_a_start_that_fails_is_told_to_the_host(
+    failure: str, code: str, message: str, exit_code: int
+) -> None:
+    program = (
+        "from cortex_embed import cli, errors, service\n"
+        "class Broken:\n"
+        "    def models(self): return [Broken]\n"
+        "    origin = 'here'\n"
+        "    class spec: id = 'broken'\n"
+        f"    async def load(self): raise {failure}\n"
+        "service.build_service = lambda settings: Broken()\n"
+        "cli.main(['rpc'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input='{"id": 1, "method": "embed", "params": {"texts": ["a"]}}\n',
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == exit_code
+    told = json.loads(done.stdout)
+    assert message in told.pop("message")
+    assert told == {"event": "error", "v": 1, "code": code, "exit_code": exit_code}
 
 
 def test_a_process_without_a_network_and_with_a_clean_stdout(tiny_mean: Artifact) -> None:
