@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,10 +17,10 @@ from cortex_embed.config import Command, Settings, load, rows, takes
 from cortex_embed.errors import EmbedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 EXIT_CODES = """exit codes:
-  0  done; for serve, stopped (by a signal, its host's end or --idle-exit) in good order
+  0  done; for serve and rpc, stopped (by a signal, the host's end or --idle-exit) in good order
   1  unexpected failure
   2  wrong flag, setting or model name
   3  model file missing, damaged or not loadable
@@ -43,12 +44,32 @@ def run(argv: list[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(with_default_command(argv))
     try:
+        _sweep_later(arguments.command)
         return _dispatch(arguments)
     except EmbedError as error:
         print(f"cortex-embed: error: {error.message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _sweep_later(command: str) -> None:
+    """In a one-file program, remove what killed ones left, out of the way of this start."""
+    if not getattr(sys, "frozen", False):
+        return
+    from threading import Timer
+
+    from cortex_embed import litter
+    from cortex_embed.processes import unpacked
+
+    own = unpacked()
+    if own is None:
+        return
+
+    # A server looks once it has started; a short command has no such moment.
+    later = Timer(5.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
+    later.daemon = True
+    later.start()
 
 
 def with_default_command(argv: list[str]) -> list[str]:
@@ -59,47 +80,82 @@ def with_default_command(argv: list[str]) -> list[str]:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    command: str = arguments.command
-    if command == "models":
-        from cortex_embed.commands import models
+    return _COMMANDS[arguments.command](arguments)
 
-        return models.list_models(_settings(arguments), as_json=arguments.json)
-    if command == "bundle":
-        from cortex_embed.commands import bundle
 
-        return bundle.run(bundle.Options.from_arguments(arguments))
-    if command == "sidecar-schema":
-        from cortex_embed.commands import sidecar_schema
-
-        return sidecar_schema.run()
-    settings = _settings(arguments)
-    if command == "embed":
-        from cortex_embed.commands import embed
-
-        return embed.run(settings, embed.Options.from_arguments(arguments))
-    if command == "bench":
-        from cortex_embed.commands import bench
-
-        return bench.run(settings, bench.Options.from_arguments(arguments))
-    if command == "selftest":
-        from cortex_embed.commands import selftest
-
-        return selftest.run(settings)
-    if command in {"ensure", "stop"}:
-        return _shared(command, settings, arguments)
+def _serve(arguments: argparse.Namespace) -> int:
     from cortex_embed.commands import serve
 
-    return serve.run(settings)
+    return serve.run(_settings(arguments))
 
 
-def _shared(command: str, settings: Settings, arguments: argparse.Namespace) -> int:
-    if command == "stop":
-        from cortex_embed.commands import stop
+def _selftest(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import selftest
 
-        return stop.run(settings, stop.Options.from_arguments(arguments))
+    return selftest.run(_settings(arguments))
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import embed
+
+    return embed.run(_settings(arguments), embed.Options.from_arguments(arguments))
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import bench
+
+    return bench.run(_settings(arguments), bench.Options.from_arguments(arguments))
+
+
+def _ensure(arguments: argparse.Namespace) -> int:
     from cortex_embed.commands import ensure
 
-    return ensure.run(settings, ensure.Options.from_arguments(arguments))
+    return ensure.run(_settings(arguments), ensure.Options.from_arguments(arguments))
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import stop
+
+    return stop.run(_settings(arguments), stop.Options.from_arguments(arguments))
+
+
+def _rpc(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import rpc
+
+    return rpc.run(partial(_settings, arguments))
+
+
+def _bundle(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import bundle
+
+    return bundle.run(bundle.Options.from_arguments(arguments))
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import models
+
+    return models.list_models(_settings(arguments), as_json=arguments.json)
+
+
+def _sidecar_schema(_arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import sidecar_schema
+
+    return sidecar_schema.run()
+
+
+# Functions, not names of modules: PyInstaller and import-linter see no imports by string.
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "rpc": _rpc,
+    "embed": _embed,
+    "selftest": _selftest,
+    "bench": _bench,
+    "bundle": _bundle,
+    "ensure": _ensure,
+    "stop": _stop,
+    "models": _models,
+    "sidecar-schema": _sidecar_schema,
+}
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -119,6 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"cortex-embed {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add(commands, "serve", "serve embeddings over HTTP (the default)")
+    _add(commands, "rpc", "serve embeddings as JSON lines over stdin and stdout, without a port")
     _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
     _add(commands, "selftest", "embed the model's golden texts and compare")
     _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))

@@ -49,8 +49,9 @@ __all__ = [
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "embed", "selftest", "bench", "models", "ensure", "stop"]
-ALL: tuple[Command, ...] = ("serve", "embed", "selftest", "bench")
+Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models", "ensure", "stop"]
+HOSTED: tuple[Command, ...] = ("serve", "rpc")
+ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench")
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(
@@ -140,13 +141,19 @@ class Settings:
         integer(512, 10**9),
         "TOKENS",
         "tokens that may wait before requests are refused with 429",
+        on=HOSTED,
     )
-    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request")
+    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
     max_text_chars: int = _setting(
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
     max_body_bytes: int = _setting(
-        16 * 2**20, size, "SIZE", "size of a request body", shown="16MiB"
+        16 * 2**20,
+        size,
+        "SIZE",
+        "size of a request body, and of a line for rpc",
+        on=HOSTED,
+        shown="16MiB",
     )
     body_timeout: float = _setting(
         60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
@@ -164,6 +171,7 @@ class Settings:
         duration,
         "TIME",
         "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
+        on=HOSTED,
         shown="30s",
     )
     load_wait: float = _setting(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 from cortex_embed.outlet import Outlet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cortex_embed.errors import EmbedError
     from cortex_embed.server.reporter import StopReason
     from cortex_embed.server.sockets import Listener
@@ -33,6 +35,28 @@ def configure(level: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def described(why: BaseException) -> str:
+    """Types and lines of an exception and of those that led to it, without their messages."""
+    return " <- ".join(
+        f"{type(one).__module__}.{type(one).__qualname__} at {_lines(one)}" for one in _chain(why)
+    )
+
+
+def _chain(why: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = why
+    while one is not None:
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _lines(why: BaseException) -> str:
+    import traceback
+
+    # Not traceback.format_exception: it reads source files, which blocks the event loop.
+    frames = traceback.walk_tb(why.__traceback__)
+    return ", ".join(f"{frame.f_code.co_filename}:{line}" for frame, line in frames)
 
 
 def tick(stream: TextIO) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from cortex_embed import stopping
 from cortex_embed.errors import BindError, ModelFileError
 from cortex_embed.server import lifecycle
 from cortex_embed.server.sockets import bind
@@ -83,7 +83,7 @@ async def test_stop_while_loading(
     start: Start, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    monkeypatch.setattr(lifecycle, "_leave", left.append)
+    monkeypatch.setattr(lifecycle, "leave", left.append)
     provider.load_gate.clear()
     async with start() as running:
         running.server.stop()
@@ -215,7 +215,7 @@ async def test_signal_stops_and_handlers_come_back(start: Start, provider: FakeP
         await asyncio.wait_for(provider.started.wait(), 5)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.wait_for(running.report.is_draining.wait(), 5)
-        assert signal.getsignal(signal.SIGTERM) is lifecycle._second_signal
+        assert signal.getsignal(signal.SIGTERM) is stopping._second_signal
         provider.gate.set()
         assert (await waiting)[0] == 200
         assert await asyncio.wait_for(running.task, 5) == 0
@@ -304,7 +304,7 @@ async def test_waiting_for_the_model_has_an_end(start: Start, provider: FakeProv
 async def test_a_stop_ends_the_waiting_for_the_model(
     start: Start, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "_leave", lambda _: None)
+    monkeypatch.setattr(lifecycle, "leave", lambda _: None)
     provider.load_gate.clear()
     async with start(load_wait=60.0) as running:
         waiting = spawn(running)
@@ -312,14 +312,6 @@ async def test_a_stop_ends_the_waiting_for_the_model(
         running.server.stop()
         assert (await asyncio.wait_for(waiting, 5))[0] == 503
         assert await asyncio.wait_for(running.task, 5) == 0
-
-
-async def test_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[int] = []
-    monkeypatch.setattr(os, "_exit", left.append)
-    lifecycle._second_signal(signal.SIGTERM, None)
-    lifecycle._second_signal(signal.SIGINT, None)
-    assert left == [143, 130]
 
 
 async def test_port_in_use(start: Start) -> None:

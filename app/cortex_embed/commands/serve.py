@@ -71,9 +71,12 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
         service = build_service(settings, located)
         service.begin()
 
+        from cortex_embed import logs
+        from cortex_embed.server import lean
+
+        lean.prepare()
         import asyncio
 
-        from cortex_embed import logs
         from cortex_embed.server.lifecycle import Server
 
         logs.configure(settings.log_level)

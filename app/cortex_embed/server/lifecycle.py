@@ -9,35 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import sys
-import threading
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from cortex_embed.logs import described
 from cortex_embed.server.app import build_app
 from cortex_embed.server.guard import Guard
 from cortex_embed.server.keys import LOADED, TRAFFIC
-from cortex_embed.server.middleware import REQUEST_ID, described
+from cortex_embed.server.middleware import REQUEST_ID
+from cortex_embed.stopping import leave, on_first_signal
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from cortex_embed.config import Settings
     from cortex_embed.server.reporter import Reporter, StopReason
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import EmbeddingService
 
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
-)
 # What is left of the requests when the model did not load: 503s being written.
 _FAILED_GRACE = 1.0
 # How long a refused client may go on sending before its connection is cut.
@@ -77,9 +70,9 @@ class Server:
         """Serve until `stop` or a signal; the exit code.
 
         Raises ModelFileError when the model does not load, OutputError when that cannot be
-        reported. A load that a stop overtakes ends the process here, with 0: see `_leave`.
+        reported. A load that a stop overtakes ends the process here, with 0: see `leave`.
         """
-        with self._signals():
+        with on_first_signal(self.stop):
             runner = await self._serve(self._listener.sockets)
             try:
                 loaded = await self._load()
@@ -96,7 +89,7 @@ class Server:
             self._report.stopped()
             if not loaded:
                 await asyncio.to_thread(self.before_leaving)
-                _leave(0)
+                leave(0)
         return 0
 
     def stop(self, reason: StopReason = "signal", grace: float | None = None) -> None:
@@ -190,57 +183,6 @@ class Server:
             await runner.cleanup()
         finally:
             self._patience = None
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first signal stops, the second exits at once; the caller's handlers come back."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
-            return
-        loop = asyncio.get_running_loop()
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            try:
-                loop.add_signal_handler(number, self._first_signal, loop)
-            except NotImplementedError:  # Windows
-                signal.signal(
-                    number, lambda *_: loop.call_soon_threadsafe(self._first_signal, loop)
-                )
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                _forget(loop, number)
-                if handler is not None:  # None: set by C code, not ours to restore
-                    signal.signal(number, handler)
-
-    def _first_signal(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in _SIGNALS:
-            _forget(loop, number)
-            # Not on the loop: it must work while something blocks the loop.
-            signal.signal(number, _second_signal)
-        self.stop()
-
-
-def _forget(loop: asyncio.AbstractEventLoop, number: int) -> None:
-    with suppress(NotImplementedError):
-        loop.remove_signal_handler(number)
-
-
-def _second_signal(number: int, _frame: FrameType | None) -> None:
-    os._exit(128 + number)
-
-
-def _leave(code: int) -> None:
-    """End the process although a thread is still loading the model.
-
-    The runtime cannot be interrupted while it builds its session, and the interpreter
-    would wait for that thread. It only reads files; nothing is lost.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(code)
 
 
 class _NoBytes(logging.Filter):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -23,12 +22,13 @@ from cortex_embed.errors import (
     NotReadyError,
     RouteError,
 )
+from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
 from cortex_embed.server.keys import GUARD, SERVICE, TRAFFIC
 from cortex_embed.server.routes import dialect_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -109,23 +109,3 @@ def _translated(request: web.Request, request_id: str, why: Exception) -> EmbedE
     if isinstance(why, EmbedError):
         return why
     return EmbedError(f"The server failed on this request; its log has more under {request_id}.")
-
-
-def described(why: BaseException) -> str:
-    """Types and lines of an exception and of those that led to it, without their messages."""
-    return " <- ".join(
-        f"{type(one).__module__}.{type(one).__qualname__} at {_lines(one)}" for one in _chain(why)
-    )
-
-
-def _chain(why: BaseException) -> Iterator[BaseException]:
-    one: BaseException | None = why
-    while one is not None:
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-
-
-def _lines(why: BaseException) -> str:
-    # Not traceback.format_exception: it reads source files, which blocks the event loop.
-    frames = traceback.walk_tb(why.__traceback__)
-    return ", ".join(f"{frame.f_code.co_filename}:{line}" for frame, line in frames)

@@ -33,24 +33,27 @@ _WORDS = {
 }
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, example: str) -> T:
-    """`body` as the decoder's type. `example` is a body that works, for the way out.
+def decode(
+    decoder: msgspec.json.Decoder[T], body: bytes, *, example: str, what: str = "The body"
+) -> T:
+    """`body` as the decoder's type. `example` is a body that works, for the way out; `what`
+    is the caller's word for it.
 
     A byte order mark is skipped (Windows PowerShell sends one), the last of duplicate keys
     wins, unknown keys are ignored. Raises InvalidRequestError.
     """
     if not body.strip():
-        raise InvalidRequestError(f"The body is empty; send JSON such as {example}.")
+        raise InvalidRequestError(f"{what} is empty; send JSON such as {example}.")
     try:
         return decoder.decode(body.removeprefix(_BOM))
     except msgspec.ValidationError as why:
-        raise _wrong_value(decoder.type, str(why), example) from None
+        raise _wrong_value(decoder.type, str(why), example, what) from None
     except RecursionError:
         raise InvalidRequestError(
-            f"The body is nested too deeply; send JSON such as {example}."
+            f"{what} is nested too deeply; send JSON such as {example}."
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as why:
-        raise _broken(body, str(why), example) from None
+        raise _broken(body, str(why), example, what) from None
 
 
 def bounded(dimensions: int | None) -> int | None:
@@ -67,20 +70,20 @@ def bounded(dimensions: int | None) -> int | None:
     return dimensions
 
 
-def _wrong_value(struct: Any, complaint: str, example: str) -> InvalidRequestError:
+def _wrong_value(struct: Any, complaint: str, example: str, what: str) -> InvalidRequestError:
     """Valid JSON of the wrong shape, told by the path of the field."""
-    what, _, at = complaint.partition(" - at `$")
+    wrong, _, at = complaint.partition(" - at `$")
     path = at.removeprefix(".").removesuffix("`")
-    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", wrong)
     if missing and not path:
         field = missing[1]
         return InvalidRequestError(f"{field} is missing; send JSON such as {example}.", param=field)
-    got = re.search(r"got `(\w+)`$", what)
+    got = re.search(r"got `(\w+)`$", wrong)
     if not path:
         kind = _WORDS[got[1]] if got else "something else"
-        return InvalidRequestError(f"The body must be a JSON object such as {example}, not {kind}.")
+        return InvalidRequestError(f"{what} must be a JSON object such as {example}, not {kind}.")
     field = re.match(r"\w*", path)[0]  # type: ignore[index]  # matches the empty string too
-    problem = f"got {_WORDS.get(got[1], got[1])}" if got else _clip(_plain(what))
+    problem = f"got {_WORDS.get(got[1], got[1])}" if got else _clip(_plain(wrong))
     return InvalidRequestError(
         f"{path}: {problem}; {field} must be {_description(struct, field)}.", param=path
     )
@@ -109,29 +112,29 @@ def _description(struct: Any, field: str) -> str:
     return "of another type"
 
 
-def _broken(body: bytes, complaint: str, example: str) -> InvalidRequestError:
+def _broken(body: bytes, complaint: str, example: str, what: str) -> InvalidRequestError:
     """Not JSON at all. msgspec calls a lone surrogate "truncated" input, hence the second look."""
     way_out = f"Send JSON such as {example}."
     if len(body) > _EXPLAINED_BYTES:
-        return InvalidRequestError(f"The body is not valid JSON: {complaint}. {way_out}")
+        return InvalidRequestError(f"{what} is not valid JSON: {complaint}. {way_out}")
     try:
         text = body.removeprefix(_BOM).decode("utf-8")
         document = json.loads(text, parse_constant=_refuse_constant)
     except UnicodeDecodeError as why:
         return InvalidRequestError(
-            f"The body is not UTF-8: byte 0x{why.object[why.start]:02x} at position "
+            f"{what} is not UTF-8: byte 0x{why.object[why.start]:02x} at position "
             f"{why.start}. {way_out}"
         )
     except json.JSONDecodeError as why:
         return InvalidRequestError(
-            f"The body is not valid JSON: {why.msg} at line {why.lineno}, column {why.colno}. "
+            f"{what} is not valid JSON: {why.msg} at line {why.lineno}, column {why.colno}. "
             f"{way_out}"
         )
     except (ValueError, RecursionError) as why:
-        return InvalidRequestError(f"The body is not valid JSON: {why}. {way_out}")
+        return InvalidRequestError(f"{what} is not valid JSON: {why}. {way_out}")
     where, code_point = _lone_surrogate(document)
     if code_point is None:
-        return InvalidRequestError(f"The body is not valid JSON: {complaint}. {way_out}")
+        return InvalidRequestError(f"{what} is not valid JSON: {complaint}. {way_out}")
     return InvalidRequestError(
         f"{where or 'A key'} contains a lone surrogate (U+{code_point:04X}), which is no "
         "character; remove it.",
