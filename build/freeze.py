@@ -121,6 +121,9 @@ def freeze(out: Path, work: Path, model: Path | None) -> None:
         "CORTEX_EMBED_FREEZE": json.dumps(options),
         # For the same bytes from the same sources.
         "PYTHONHASHSEED": "1",
+        # Python modules are stored, as everything in the file is: inflating them at every start
+        # costs more than the megabytes; the release archive is compressed as a whole.
+        "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
         "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1700000000"),
     }
     command = [sys.executable, "-m", "PyInstaller", str(ROOT / "specs" / "cortex-embed.spec")]

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -95,7 +95,11 @@ class Smoke:
             raise SmokeError(f"the sidecar ended with {process.wait()} before it was ready")
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None  # noqa: S101 - PIPE above
+                with suppress(OSError):
+                    stream.close()
 
 
 def post(ready: dict[str, Any], token: str | None) -> tuple[int, Any]:
@@ -217,8 +221,9 @@ def gone(process: subprocess.Popen[str]) -> float:
 
 
 def size(smoke: Smoke) -> str:
-    if smoke.exe.parent.name == "onedir":
-        return ""
+    if (smoke.exe.parent / "_internal").is_dir():
+        tree = sum(p.stat().st_size for p in smoke.exe.parent.rglob("*") if p.is_file())
+        return f"{tree / 1e6:.1f} MB in a directory"
     raw = smoke.exe.stat().st_size
     packed = smoke.home / "packed.gz"
     with smoke.exe.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as out:

@@ -35,9 +35,20 @@ class Engine:
 
     def __init__(self, model: Path, *, dimensions: int, threads: int = 1) -> None:
         """Load the graph. Raises ModelFileError."""
+        self._model = model
+        self._threads = threads
         self._session = _session(model, 1)
-        self._alone = _session(model, threads) if threads > 1 else self._session
+        self._alone = self._session
         self._check(model, dimensions)
+
+    def widen(self) -> None:
+        """Make the session with all threads, for a text alone. Raises ModelFileError.
+
+        Not part of loading: until it is there such a text takes one thread, and gets its vector
+        that much sooner after a start.
+        """
+        if self._threads > 1 and self._alone is self._session:
+            self._alone = _session(self._model, self._threads)
 
     def _check(self, model: Path, dimensions: int) -> None:
         inputs = {i.name for i in self._session.get_inputs()}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SLICE_CHARS = 200_000
 """Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
 slice, so that other callers' texts get their turn between."""
+_SETTLED = 0.3
+"""Seconds from ready to the making of the second session: the first requests go first."""
 _INLINE_CHARS = 600
 """Up to so many characters in all, texts are tokenized where they arrive: that takes less time
 (up to 0.2 ms) than handing them to a thread and waking up again, on two busy cores."""
@@ -56,6 +58,8 @@ class LocalProvider:
         self._tokenizer: Tokenizer | None = None
         self._batcher: MicroBatcher | None = None
         self._reading: tuple[Future[None], Future[Tokenizer], Future[Engine]] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._widening: asyncio.Future[None] | None = None
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
 
     @property
@@ -94,6 +98,11 @@ class LocalProvider:
         warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
         await asyncio.get_running_loop().run_in_executor(None, engine.run, [warm_up[0].ids])
         self._tokenizer = tokenizer
+        if self._max_memory:
+            engine.widen()  # before what is taken is measured
+        else:
+            loop = asyncio.get_running_loop()
+            self._later = loop.call_later(_SETTLED, self._widen, loop, engine)
         size = self._fit()
         self._batcher = MicroBatcher(
             engine.run,
@@ -104,6 +113,9 @@ class LocalProvider:
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
         )
+
+    def _widen(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        self._widening = loop.run_in_executor(None, engine.widen)
 
     def _fit(self) -> memory.Fit:
         """Threads and token budget within `max_memory`, now that the model is loaded."""
@@ -177,7 +189,14 @@ class LocalProvider:
         return encoded
 
     async def close(self) -> None:
-        """Finish what is queued, stop the threads, release the session."""
+        """Finish what is queued, stop the threads, release the session.
+
+        Raises ModelFileError where the session for texts alone could not be made.
+        """
+        if self._later is not None:
+            self._later.cancel()
+        if self._widening is not None:
+            await self._widening
         if self._batcher is not None:
             await self._batcher.close()
         self._batcher = None
