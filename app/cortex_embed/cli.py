@@ -67,7 +67,7 @@ def _sweep_later(command: str) -> None:
         return
 
     # A server looks once it has started; a short command has no such moment.
-    later = Timer(5.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
+    later = Timer(1.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
     later.daemon = True
     later.start()
 

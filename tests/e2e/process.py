@@ -91,7 +91,7 @@ class Served:
 
     def litter(self) -> list[str]:
         """Files left in the process's home or temp directory."""
-        return [str(path) for path in self.home.rglob("*") if path.is_file()]
+        return litter(self.home)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -149,6 +149,12 @@ class Client:
 
     def socket(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+
+
+def litter(home: Path) -> list[str]:
+    """Files below `home`, but for the one-file form's documented cache of libraries."""
+    files = (path for path in home.rglob("*") if not path.is_dir())
+    return [str(path) for path in files if "unpacked" not in path.relative_to(home).parts]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.e2e.process import TIMEOUT, environment
+from tests.e2e.process import TIMEOUT, environment, litter
 
 if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
@@ -147,7 +147,7 @@ def start(exe: list[str], tmp_path: Path) -> Iterator[Start]:
     for rpc in started:
         rpc.close()
     for rpc in started:
-        assert [path for path in rpc.home.rglob("*") if path.is_file()] == []
+        assert litter(rpc.home) == []
         assert "Traceback" not in rpc.stderr
 
 

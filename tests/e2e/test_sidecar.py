@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.hosting import Sidecar, ask, gone, program
-from tests.e2e.process import environment
+from tests.e2e.process import environment, litter
 from tests.events_schema import checked
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def start(exe: list[str], home: Path, tiny_mean: Artifact) -> Iterator[Start]:
     yield one
     for sidecar in started:
         sidecar.close()
-    assert [str(path) for path in home.rglob("*") if not path.is_dir()] == []
+    assert litter(home) == []
     for sidecar in started:
         assert b"Traceback" not in sidecar.stderr
 
@@ -329,7 +329,7 @@ def test_the_hosts_of_the_readme(
     assert int(dimensions) == tiny_mean.spec.dimensions
     assert refused == "401"
     assert gone(int(pid), 2.5)
-    assert [str(path) for path in home.rglob("*") if path.is_file()] == []
+    assert litter(home) == []
 
 
 def test_the_schema_is_printed(exe: list[str], home: Path) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.e2e.process import litter
+
 if TYPE_CHECKING:
     from cortex_embed.models.store import Artifact
 
@@ -38,7 +40,7 @@ def test_no_connection_and_no_file_of_the_runtimes_own(
         for child in psutil.Process(server.pid).children():  # strace itself would only let go
             child.terminate()
         server.wait(30)
-    assert [p for p in home.rglob("*") if p.is_file()] == []
+    assert litter(home) == []
     calls = trace.read_text()
     # A process may talk to itself: asyncio's wake-up is a socket pair without an address.
     assert not re.search(r"sin_addr|sin6_addr|AF_UNIX.*sun_path", calls), calls
