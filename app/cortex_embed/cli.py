@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(with_default_command(argv))
     try:
-        _sweep_later(arguments.command)
+        _as_one_file(arguments.command)
         return _dispatch(arguments)
     except EmbedError as error:
         print(f"cortex-embed: error: {error.message}", file=sys.stderr)
@@ -53,19 +53,21 @@ def run(argv: list[str]) -> int:
         return 130
 
 
-def _sweep_later(command: str) -> None:
-    """In a one-file program, remove what killed ones left, out of the way of this start."""
+def _as_one_file(command: str) -> None:
+    """In a one-file program: end with the bootloader, and remove what killed ones left."""
     if not getattr(sys, "frozen", False):
         return
     from threading import Timer
 
     from cortex_embed import litter
     from cortex_embed.processes import unpacked
+    from cortex_embed.watch import Watch
 
     own = unpacked()
     if own is None:
         return
-
+    if command != "serve":  # which has more to watch, and more to finish
+        Watch().start()
     # A server looks once it has started; a short command has no such moment.
     later = Timer(1.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
     later.daemon = True
