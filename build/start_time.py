@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +64,8 @@ def measure(exe: Path, home: Path, flags: Sequence[str] = ()) -> Start:
         peak = peak_mb(process.pid)
     except (OSError, RuntimeError, http.client.HTTPException) as why:
         process.kill()
-        assert process.stderr is not None  # noqa: S101 - PIPE above
-        raise RuntimeError(f"{exe}: {why}; {process.stderr.read().decode()[-500:]}") from None
+        words = process.communicate()[1].decode(errors="replace")
+        raise RuntimeError(f"{exe}: {why}; {words[-500:]}") from None
     stopping = time.perf_counter()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=_PATIENCE)
@@ -188,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a plain --onefile build, made anew where missing",
     )
     parser.add_argument("--no-plain", action="store_true", help="without the comparison")
+    parser.add_argument("--publish", action="store_true", help="write README.md's table")
     parser.add_argument("--runs", type=int, default=11, metavar="N")
     parser.add_argument(
         "--dropped", action="store_true", help="also with dropped page cache (root)"
@@ -211,10 +214,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
                 title = f"{exe.parent.name}/{exe.name}, dropped page cache"
                 rows[title] = [measure(exe, Path(scratch, f"home{at}"))]
-    print(HEAD)
-    for title, starts in rows.items():
-        print(report(title, starts))
+    table = "\n".join([HEAD, *(report(title, starts) for title, starts in rows.items())])
+    print(table)
+    if args.publish:
+        publish(
+            f"{datetime.now(UTC).date()}, {processor()}, {args.runs} interleaved runs.\n\n{table}"
+        )
     return 0
+
+
+def processor() -> str:
+    """What this machine calls its processor, and how many of it may be used."""
+    found = ""
+    with contextlib.suppress(OSError):
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        found = (re.search(r"model name\s*: (.+)", info) or [""] * 2)[1]
+    return f"{found or platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def publish(block: str) -> None:
+    """Put `block` between README.md's markers. Raises ValueError where they are missing."""
+    readme = Path(__file__).resolve().parent.parent / "README.md"
+    before, opening, rest = readme.read_text(encoding="utf-8").partition("<!-- start -->\n")
+    _, closing, after = rest.partition("<!-- /start -->")
+    if not opening or not closing:
+        raise ValueError("README.md has no block marked 'start'")
+    readme.write_text(before + opening + block + "\n" + closing + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

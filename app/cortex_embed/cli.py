@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Parse `argv`, run its command, return the exit code."""
-    parser = build_parser()
-    arguments = parser.parse_args(with_default_command(argv))
+    argv = with_default_command(argv)
+    arguments = build_parser(only=argv[0]).parse_args(argv)
     try:
         _as_one_file(arguments.command)
         return _dispatch(arguments)
@@ -165,8 +165,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return load(flags, arguments.config)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; setting flags come from the table in `config`."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line; setting flags come from the table in `config`.
+
+    With `only`, no other command has its settings: what is not asked for costs a start nothing.
+    """
     parser = argparse.ArgumentParser(
         prog="cortex-embed",
         description="Turn text into vectors: a local embedding server in one file.",
@@ -176,16 +179,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"cortex-embed {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add(commands, "serve", "serve embeddings over HTTP (the default)")
-    _add(commands, "rpc", "serve embeddings as JSON lines over stdin and stdout, without a port")
-    _add_embed(_add(commands, "embed", "embed arguments, lines of stdin, or a file"))
-    _add(commands, "selftest", "embed the model's golden texts and compare")
-    _add_bench(_add(commands, "bench", "measure throughput and latency, here or of any server"))
+    add = partial(_add, commands, only)
+    add("serve", "serve embeddings over HTTP (the default)")
+    add("rpc", "serve embeddings as JSON lines over stdin and stdout, without a port")
+    _add_embed(add("embed", "embed arguments, lines of stdin, or a file"))
+    add("selftest", "embed the model's golden texts and compare")
+    _add_bench(add("bench", "measure throughput and latency, here or of any server"))
     _add_bundle(commands)
-    _add_ensure(
-        _add(commands, "ensure", "print the address of a shared server, starting it if need be")
-    )
-    _add_stop(_add(commands, "stop", "end the shared server that ensure started"))
+    _add_ensure(add("ensure", "print the address of a shared server, starting it if need be"))
+    _add_stop(add("stop", "end the shared server that ensure started"))
     models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -212,7 +214,10 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: Command, summary: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    only: str | None,
+    name: Command,
+    summary: str,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -222,7 +227,8 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_settings(parser, name)
+    if only in {None, name}:
+        _add_settings(parser, name)
     return parser
 
 
