@@ -28,6 +28,15 @@ def test_every_file_reads_back_at_its_offset(tmp_path: Path) -> None:
         assert entry.crc32 == zlib.crc32(content)
 
 
+def test_what_a_module_needs_is_kept_in_order(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"a")
+    out = io.BytesIO()
+    blob.write(out, {"a": source}, {"m": "a"}, {"m": ["libb.so", "liba.so"]})
+    index = blob.read_index(out, 0, len(out.getvalue()))
+    assert index.needs == {"m": ["libb.so", "liba.so"]}
+
+
 def test_the_key_follows_the_content(tmp_path: Path) -> None:
     def key(files: dict[str, bytes]) -> str:
         raw = blob_of(tmp_path / "k", files, {})

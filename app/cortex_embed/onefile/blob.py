@@ -2,7 +2,8 @@
 
     8 bytes   MAGIC
     8 bytes   length of the index, little-endian
-    index     JSON: {"files": {path: [offset, size, crc32]}, "modules": {name: path}}
+    index     JSON: {"files": {path: [offset, size, crc32]}, "modules": {name: path},
+              "needs": {name: [path]}}
     data      the files, one after another; offsets count from the start of the data
 
 Paths are relative and written with slashes. The checksum finds damage (a truncated
@@ -40,15 +41,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What a blob holds. `modules` names the files that are extension modules."""
+    """What a blob holds. `modules` names the files that are extension modules, `needs` the
+    libraries that must be loaded before one, in their order."""
 
     files: dict[str, Entry] = field(hash=False)
     modules: dict[str, str] = field(hash=False)
+    needs: dict[str, list[str]] = field(hash=False)
     key: str
     """Names this content: a checksum of index and length, the same for the same files."""
 
 
-def write(out: BinaryIO, files: Mapping[str, Path], modules: Mapping[str, str]) -> None:
+def write(
+    out: BinaryIO,
+    files: Mapping[str, Path],
+    modules: Mapping[str, str],
+    needs: Mapping[str, list[str]] | None = None,
+) -> None:
     """Write a blob of `files` (path in the blob to a file on this disk). Raises OSError."""
     table: dict[str, tuple[int, int, int]] = {}
     offset = 0
@@ -56,9 +64,8 @@ def write(out: BinaryIO, files: Mapping[str, Path], modules: Mapping[str, str]) 
         size, crc = _measure(source)
         table[path] = (offset, size, crc)
         offset += size
-    index = json.dumps(
-        {"files": table, "modules": dict(sorted(modules.items()))}, separators=(",", ":")
-    ).encode()
+    facts = {"files": table, "modules": dict(sorted(modules.items())), "needs": dict(needs or {})}
+    index = json.dumps(facts, separators=(",", ":")).encode()
     out.write(MAGIC + len(index).to_bytes(8, "little") + index)
     for path in table:
         with files[path].open("rb") as file:
@@ -92,7 +99,7 @@ def read_index(file: BinaryIO, start: int, size: int) -> Index:
     entries = {path: Entry(data + at, n, crc) for path, (at, n, crc) in table["files"].items()}
     if any(entry.offset + entry.size > start + size for entry in entries.values()):
         raise ModelFileError(_damaged("a blob is cut short"))
-    return Index(entries, table["modules"], f"{zlib.crc32(raw):08x}{size:010x}")
+    return Index(entries, table["modules"], table["needs"], f"{zlib.crc32(raw):08x}{size:010x}")
 
 
 def _damaged(what: str) -> str:

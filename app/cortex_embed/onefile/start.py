@@ -48,10 +48,20 @@ class Finder:
 
             self._directory = unpacked(self._executable, self._index, run=True)
             self._unpacking = False
+        self._load_first(self._index.needs.get(name, ()))
         location = str(self._directory / file)
         spec = ModuleSpec(name, ExtensionFileLoader(name, location), origin=location)
         spec.has_location = True
         return spec
+
+    def _load_first(self, libraries: Sequence[str]) -> None:
+        """The linker would look for them elsewhere; one that is loaded it finds by its name."""
+        if libraries:
+            import ctypes
+
+            assert self._directory is not None  # noqa: S101 - unpacked by now; this is for mypy
+            for library in libraries:
+                ctypes.CDLL(str(self._directory / library))
 
 
 @cache
