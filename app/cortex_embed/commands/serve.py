@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
 # Nobody is left to wait for: what is in flight gets a moment. The watch allows little more.
 _ORPHAN_GRACE = 1.0
+# Seconds a thread keeps the interpreter's lock while others want it: the usual, and at a start.
+_TURN = 0.005
+_START_TURN = 0.0005
 
 
 def run(settings: Settings) -> int:
@@ -39,6 +42,8 @@ def run(settings: Settings) -> int:
 
     # What a start allocates, it keeps: looking for garbage in it is a tenth of the imports' time.
     gc.disable()
+    # The threads that hash, and read tokenizer and graph, get their turn between two imports.
+    sys.setswitchinterval(_START_TURN)
     with _Early() as early, unblocked_stderr():
         from cortex_embed import logs
 
@@ -90,6 +95,7 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
         async def main() -> int:
             gc.freeze()
             gc.enable()
+            sys.setswitchinterval(_TURN)
             server = Server(settings, service, report, listener, key)
             server.before_leaving = watch.clean
             _stop_when_orphaned(watch, server)
