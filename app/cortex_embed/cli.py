@@ -60,12 +60,14 @@ def _as_one_file(command: str) -> None:
     from threading import Timer
 
     from cortex_embed import litter
+    from cortex_embed.onefile.start import unpack
     from cortex_embed.processes import unpacked
     from cortex_embed.watch import Watch
 
     own = unpacked()
     if own is None:
         return
+    unpack()
     if command != "serve":  # which has more to watch, and more to finish
         Watch().start()
     # A server looks once it has started; a short command has no such moment.

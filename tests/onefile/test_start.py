@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cortex_embed.errors import UnpackError
 from cortex_embed.onefile import blob, pkg, start
 from tests.onefile.conftest import Make
 
@@ -41,6 +42,25 @@ def test_a_module_is_found_in_the_cache(finder: start.Finder, tmp_path: Path) ->
     assert spec.origin is not None
     assert Path(spec.origin).is_relative_to(tmp_path / "cache")
     assert Path(spec.origin).read_bytes()[:4] == b"\x7fELF" or sys.platform != "linux"
+
+
+def test_a_failed_unpacking_is_told_again(
+    finder: start.Finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "taken"), raising=False)
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    (tmp_path / "cache").write_text("", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(UnpackError, match="CORTEX_EMBED_UNPACK_DIR"):
+            finder.find_spec("pack._core")
+
+
+def test_unpacking_before_it_is_asked_for(
+    finder: start.Finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    start.unpack()
+    assert list((tmp_path / "cache").rglob("_core.so"))
 
 
 def test_a_source_checkout_has_nothing_of_this() -> None:

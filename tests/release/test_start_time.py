@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def test_a_program_that_ends_is_named_with_its_words(tmp_path: Path) -> None:
         start_time.measure(exe, tmp_path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_children_of_this_process_are_found() -> None:
-    assert isinstance(start_time.children(os.getpid()), list)
-    assert start_time.peak_mb(os.getpid()) > 1 or sys.platform != "linux"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in start_time.children(os.getpid())
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+    assert start_time.peak_mb(os.getpid()) > 1

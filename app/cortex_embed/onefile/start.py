@@ -43,16 +43,23 @@ class Finder:
         if file is None or self._unpacking:
             return None
         if self._directory is None:
-            self._unpacking = True
-            from cortex_embed.onefile.unpack import unpacked
-
-            self._directory = unpacked(self._executable, self._index, run=True)
-            self._unpacking = False
+            self._directory = self.unpack()
         self._load_first(self._index.needs.get(name, ()))
         location = str(self._directory / file)
         spec = ModuleSpec(name, ExtensionFileLoader(name, location), origin=location)
         spec.has_location = True
         return spec
+
+    def unpack(self) -> Path:
+        """Where the files are, unpacked if need be. Raises UnpackError, ModelFileError."""
+        self._unpacking = True
+        try:
+            from cortex_embed.onefile.unpack import unpacked
+
+            self._directory = unpacked(self._executable, self._index, run=True)
+        finally:
+            self._unpacking = False
+        return self._directory
 
     def _load_first(self, libraries: Sequence[str]) -> None:
         """The linker would look for them elsewhere; one that is loaded it finds by its name."""
@@ -79,6 +86,16 @@ def prepare() -> None:
     runtime = _indices().get(RUNTIME)
     if runtime is not None:
         sys.meta_path.insert(0, Finder(Path(sys.executable), runtime))
+
+
+def unpack() -> None:
+    """Unpack the libraries now: call before there are threads, of which a second would find none.
+
+    Raises UnpackError, ModelFileError.
+    """
+    for finder in sys.meta_path:
+        if isinstance(finder, Finder):
+            finder.unpack()
 
 
 @cache
