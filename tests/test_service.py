@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from cortex_embed.domain import EmbedRequest, InputType, ModelSpec, Pooled, Priority, Truncate
+from cortex_embed.domain import (
+    EmbedRequest,
+    InputType,
+    ModelSpec,
+    Pooled,
+    Priority,
+    Token,
+    TokenStates,
+    Truncate,
+)
 from cortex_embed.errors import (
     EmbedError,
     EngineError,
@@ -68,6 +77,26 @@ class FakeProvider:
             raise self.fault
         rows = [[len(t), self.value, 2, 3] for t in texts]
         return Pooled(np.array(rows, dtype=np.float32), tokens=7 * len(texts))
+
+    async def tokenize(
+        self, texts: Sequence[str], *, input_type: InputType | None, special: bool
+    ) -> list[list[Token]]:
+        self.asked = {"input_type": input_type, "special": special}
+        return [[Token(ord(c), c, False, i, i + 1) for i, c in enumerate(text)] for text in texts]
+
+    async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        self.asked = {"skip_special": skip_special}
+        if self.fault:
+            raise self.fault
+        return ["".join(map(chr, one)) for one in ids]
+
+    async def token_states(
+        self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
+    ) -> TokenStates:
+        self.asked = {"input_type": input_type, "truncate": truncate}
+        if self.fault:
+            raise self.fault
+        return TokenStates(tuple(np.ones((len(t), 4), np.float32) for t in texts), tokens=1)
 
 
 async def ready(**limits: int | str) -> tuple[EmbeddingService, FakeProvider]:
@@ -194,3 +223,29 @@ async def test_phases() -> None:
     await service.close()
     with pytest.raises(NotReadyError, match="stopping"):
         await service.embed(request)
+
+
+async def test_tokens_there_and_back() -> None:
+    service, provider = await ready()
+    tokens = await service.tokenize(EmbedRequest(("ab",), input_type="query"), special=True)
+    assert [token.text for token in tokens[0]] == ["a", "b"]
+    assert provider.asked == {"input_type": "query", "special": True}
+    assert await service.detokenize(EmbedRequest(((104, 105),)), skip_special=False) == ["hi"]
+    assert provider.asked == {"skip_special": False}
+
+
+async def test_token_states_follow_the_policy_on_long_texts() -> None:
+    service, provider = await ready(truncate="none")
+    found = await service.token_states(EmbedRequest(("abc",)))
+    assert found.states[0].shape == (3, 4)
+    assert provider.asked == {"input_type": None, "truncate": "none"}
+
+
+async def test_a_fault_of_tokens_names_the_text_in_the_callers_words() -> None:
+    service, provider = await ready()
+    provider.fault = TextError(1, "no such id")
+    request = EmbedRequest(((1,), (2,)), param="ids")
+    for call in (service.detokenize(request, skip_special=True), service.token_states(request)):
+        with pytest.raises(InvalidRequestError) as caught:
+            await call
+        assert caught.value.param == "ids[1]"

@@ -65,3 +65,33 @@ def test_base64_is_little_endian_float32() -> None:
 def test_bad_base64_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"."):
         vectors.from_base64("not base64!")
+
+
+def test_smaller_types_of_known_vectors() -> None:
+    rows = np.array([[1, -1, 0, 0.5, -0.004, 2, -0.0, 1e-9, -1e-9]], dtype=np.float32)
+    assert vectors.quantize(rows, "float") is rows
+    levels = [127, -127, 0, 64, -1, 127, 0, 0, 0]
+    assert vectors.quantize(rows, "int8").tolist() == [levels]
+    assert vectors.quantize(rows, "uint8").tolist() == [[level + 128 for level in levels]]
+    # 1 where x >= 0, the first dimension highest; the last byte is filled up with zeros.
+    packed = [0b10110111, 0b00000000]
+    assert vectors.quantize(rows, "ubinary").tolist() == [packed]
+    assert vectors.quantize(rows, "binary").tolist() == [[byte - 128 for byte in packed]]
+
+
+@given(matrices, st.sampled_from(["int8", "uint8", "binary", "ubinary"]))
+def test_a_smaller_type_is_made_row_by_row(matrix: np.ndarray, dtype: vectors.Dtype) -> None:
+    rows = vectors.l2_normalize(matrix)
+    whole = vectors.quantize(rows, dtype)
+    assert whole.dtype == (np.uint8 if dtype.startswith("u") else np.int8)
+    for index in range(len(rows)):
+        np.testing.assert_array_equal(
+            vectors.quantize(rows[index : index + 1], dtype)[0], whole[index]
+        )
+
+
+def test_base64_of_any_type() -> None:
+    import base64
+
+    row = np.array([1, -2, 3], dtype=np.int8)
+    assert base64.b64decode(vectors.to_base64(row)) == b"\x01\xfe\x03"

@@ -113,6 +113,18 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text. `start` and `stop` are character offsets of what it stands for;
+    None for a special token, which stands for nothing of the text."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None = None
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds spent in each stage of one request."""
 
@@ -133,6 +145,18 @@ class Pooled:
     tokens: int
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStates:
+    """What the encoder says of each token of n texts, neither pooled nor normalized.
+
+    `states` holds one float32 [tokens of the text, dimensions] a text, special tokens included.
+    """
+
+    states: tuple[Vectors, ...]
+    tokens: int
+    truncations: tuple[Truncation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +195,24 @@ class Provider(Protocol):
         Raises TextError for a text that cannot be embedded, OverloadedError when the queue
         is full, EngineError when the runtime fails.
         """
+
+    async def tokenize(
+        self, texts: Sequence[str], *, input_type: InputType | None, special: bool
+    ) -> list[list[Token]]:
+        """The tokens of each text behind its prefix, whole: nothing is truncated.
+
+        With `special`, the special tokens that embedding adds are there too. Offsets count
+        from the start of the prefix.
+        """
+
+    async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        """The text of each list of token ids. Raises TextError for an id outside the vocabulary."""
+
+    async def token_states(
+        self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
+    ) -> TokenStates:
+        """The state of every token of n >= 1 texts. Raises what `embed` raises, and
+        UnsupportedError where this model cannot give them."""
 
     async def close(self) -> None:
         """Finish what is queued, then release the model."""

@@ -3,7 +3,8 @@
     EmbedError
     ├── InvalidRequestError       400   the caller's input
     │   ├── TextError             400   one text of it, by index
-    │   └── ModelNotFoundError    404
+    │   ├── ModelNotFoundError    404
+    │   └── UnsupportedError      400   this model, or this server, has no such thing
     ├── AuthenticationError       401   no token, or a wrong one
     ├── ForbiddenError            403   a web page that must not reach a local server
     ├── PayloadTooLargeError      413
@@ -80,6 +81,12 @@ class ModelNotFoundError(InvalidRequestError):
     code = "model_not_found"
     status = 404
     exit_code = 2
+
+
+class UnsupportedError(InvalidRequestError):
+    """A part of a published format that this model or this server does not have."""
+
+    code = "unsupported"
 
 
 class AuthenticationError(EmbedError):

@@ -7,6 +7,7 @@ must never know a wire format, a path of a file, or how a vector is made.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,10 +21,18 @@ from cortex_embed.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cortex_embed.config import Settings
-    from cortex_embed.domain import EmbedRequest, Priority, Provider, Text, Truncate
+    from cortex_embed.domain import (
+        EmbedRequest,
+        Priority,
+        Provider,
+        Text,
+        Token,
+        TokenStates,
+        Truncate,
+    )
     from cortex_embed.models.artifact import Artifact
     from cortex_embed.providers.precision import Choice
 
@@ -51,6 +60,8 @@ class ServedModel:
     created: int
     facts: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
+    fingerprint: str = ""
+    """Identity of the vector space: see `models/fingerprint.py`."""
 
 
 class EmbeddingService:
@@ -113,26 +124,55 @@ class EmbeddingService:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
-        if self._phase == "loading":
-            raise NotReadyError("The model is loading; try again shortly.", phase="loading")
-        if self._closed or not self._loaded:
-            raise NotReadyError("The server is stopping; try another one.", phase="draining")
+        self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        try:
+        with named_by(request):
             pooled = await self._providers[spec.id].embed(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
                 priority=request.priority or _priority(request.texts),
             )
-        except TextError as why:
-            where = request.path(why.index)
-            raise InvalidRequestError(
-                f"{where}: {why.message}", param=where, code=why.code
-            ) from None
         vectors = _shaped(pooled.vectors, request)
         return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
+
+    async def token_states(self, request: EmbedRequest) -> TokenStates:
+        """The state of every token of every text; what `embed` pools. Errors as for `embed`."""
+        self._must_be_ready()
+        spec = self.resolve(request.model)
+        self._check(request, spec)
+        with named_by(request):
+            return await self._providers[spec.id].token_states(
+                request.texts,
+                input_type=request.input_type,
+                truncate=request.truncate or self._limits.truncate,
+            )
+
+    async def tokenize(self, request: EmbedRequest, *, special: bool) -> list[list[Token]]:
+        """The tokens of every text (strings only), untruncated. Errors as for `embed`."""
+        self._must_be_ready()
+        spec = self.resolve(request.model)
+        self._check(request, spec)
+        texts = [text for text in request.texts if isinstance(text, str)]
+        return await self._providers[spec.id].tokenize(
+            texts, input_type=request.input_type, special=special
+        )
+
+    async def detokenize(self, request: EmbedRequest, *, skip_special: bool) -> list[str]:
+        """The text of every list of token ids. Errors as for `embed`."""
+        self._must_be_ready()
+        spec = self.resolve(request.model)
+        self._check(request, spec)
+        ids = [text for text in request.texts if not isinstance(text, str)]
+        with named_by(request):
+            return await self._providers[spec.id].detokenize(ids, skip_special=skip_special)
+
+    def _must_be_ready(self) -> None:
+        if self._phase == "loading":
+            raise NotReadyError("The model is loading; try again shortly.", phase="loading")
+        if self._closed or not self._loaded:
+            raise NotReadyError("The server is stopping; try another one.", phase="draining")
 
     def _check(self, request: EmbedRequest, spec: ModelSpec) -> None:
         """Everything that can be wrong before a text is tokenized."""
@@ -170,6 +210,16 @@ class EmbeddingService:
     def drain(self) -> None:
         """Say that the server is stopping: readiness goes, requests in flight go on."""
         self._phase = "draining"
+
+
+@contextmanager
+def named_by(request: EmbedRequest) -> Iterator[None]:
+    """A provider knows a text by its index; the caller has a name for it."""
+    try:
+        yield
+    except TextError as why:
+        where = request.path(why.index)
+        raise InvalidRequestError(f"{where}: {why.message}", param=where, code=why.code) from None
 
 
 def fault(text: Text, max_chars: int) -> str | None:
@@ -237,6 +287,7 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
 
     Raises ModelFileError or ModelNotFoundError where the model has to be located first.
     """
+    from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.providers.cores import available_cores
     from cortex_embed.providers.local import LocalProvider
 
@@ -255,10 +306,12 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         max_text_chars=settings.max_text_chars,
         truncate="none" if settings.on_overlong == "error" else "end",
     )
+    identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
         artifact.spec,
         int(time.time()),
-        artifact.facts(choice.precision),
+        fingerprint=identity,
+        facts=artifact.facts(choice.precision) | {"fingerprint": identity},
         origin=f"{choice}; from {artifact.directory}",
     )
     return EmbeddingService([provider], limits=limits, models=[model])

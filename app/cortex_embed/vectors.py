@@ -1,4 +1,4 @@
-"""Pure numpy over vectors: shorten, L2-normalize, base64.
+"""Pure numpy over vectors: shorten, L2-normalize, quantize, base64.
 
 Every operation works row by row, so a vector never depends on its neighbours. This module
 must never know a model, a runtime or a wire format.
@@ -7,13 +7,16 @@ must never know a model, a runtime or a wire format.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
+
+Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
+"""What the numbers of a reply are; `quantize` makes them."""
 
 
 def l2_normalize(vectors: Vectors) -> Vectors:
@@ -50,9 +53,31 @@ def shape(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vecto
     return l2_normalize(cut) if normalize else np.ascontiguousarray(cut)
 
 
-def to_base64(vector: NDArray[np.float32]) -> str:
-    """One vector as little-endian float32 in padded standard base64 (OpenAI's wire format)."""
-    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+def quantize(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
+    """Rows of length 1, float32 [n, d], in a smaller type.
+
+    - `int8` [n, d]: round(127 x). One scale for all, so that dot products stay comparable.
+    - `uint8` [n, d]: the same plus 128.
+    - `ubinary` uint8 [n, ceil(d / 8)]: one bit a dimension, 1 where x >= 0, the first dimension
+      in the highest bit (vLLM's packing, and Cohere's).
+    - `binary` int8 [n, ceil(d / 8)]: the same minus 128.
+    """
+    import numpy as np
+
+    if dtype == "float":
+        return vectors
+    if dtype in {"int8", "uint8"}:
+        levels: NDArray[Any] = np.rint(np.clip(vectors, -1, 1) * np.float32(127)).astype(np.int16)
+    else:
+        levels = np.packbits(vectors >= 0, axis=1).astype(np.int16) - 128
+    signed = dtype in {"int8", "binary"}
+    return levels.astype(np.int8) if signed else (levels + 128).astype(np.uint8)
+
+
+def to_base64(vector: NDArray[Any]) -> str:
+    """One vector's little-endian buffer in padded standard base64 (OpenAI's wire format)."""
+    little = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(little.tobytes()).decode("ascii")
 
 
 def from_base64(encoded: str) -> NDArray[np.float32]:

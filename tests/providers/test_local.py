@@ -119,3 +119,21 @@ async def test_real_weights_are_batch_invariant(minilm_artifact: Artifact, preci
     assert len(texts) == 64
     for other in (among, alone, restarted):
         np.testing.assert_allclose(together, other, atol=1e-6)
+
+
+async def test_tokens_there_and_back(tiny_cls: Artifact) -> None:
+    async with loaded(tiny_cls) as provider:
+        bare, with_prefix = [
+            (await provider.tokenize(["one two"], input_type=intent, special=True))[0]
+            for intent in (None, "query")
+        ]
+        assert len(with_prefix) > len(bare)
+        (text,) = await provider.detokenize([[token.id for token in bare]], skip_special=True)
+        assert text == "one two"
+
+
+async def test_tokens_need_a_loaded_model(tiny_cls: Artifact) -> None:
+    provider = LocalProvider(tiny_cls, threads=1, max_batch_tokens=64, max_queue_tokens=1000)
+    with pytest.raises(NotReadyError):
+        await provider.tokenize(["a"], input_type=None, special=True)
+    await provider.close()

@@ -130,3 +130,30 @@ def test_a_file_that_is_no_tokenizer_names_itself(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="is not a tokenizer") as caught:
         Tokenizer(file, max_tokens=8)
     assert str(file) in caught.value.message
+
+
+def test_tokens_say_what_they_stand_for(tokenizer: Tokenizer) -> None:
+    (found,) = tokenizer.tokens(["Naïve 😀 worlds"], prefix="q: ", special=True)
+    assert [token.id for token in found] == ids(tokenizer, "q: Naïve 😀 worlds")
+    assert found[0].special
+    assert (found[0].text, found[0].start, found[0].stop) == ("[CLS]", None, None)
+    whole = "q: Naïve 😀 worlds"
+    for token in found[1:-1]:
+        assert not token.special
+        assert token.text == whole[token.start : token.stop] != ""
+    (bare,) = tokenizer.tokens(["hello"], prefix="", special=False)
+    assert [token.text for token in bare] == ["hello"]
+
+
+def test_nothing_is_cut_from_tokens(tokenizer: Tokenizer) -> None:
+    (found,) = tokenizer.tokens(["word " * 1000], prefix="", special=True)
+    assert len(found) == 1002
+
+
+def test_ids_back_to_texts(tokenizer: Tokenizer) -> None:
+    given_ids = [ids(tokenizer, "hello world"), []]
+    assert tokenizer.texts(given_ids, skip_special=True) == ["hello world", ""]
+    assert tokenizer.texts(given_ids, skip_special=False) == ["[CLS] hello world [SEP]", ""]
+    with pytest.raises(TextError, match="token id 30522 at position 1 is outside") as caught:
+        tokenizer.texts([[101], [101, 30522]], skip_special=True)
+    assert caught.value.index == 1

@@ -20,7 +20,17 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from cortex_embed.config import Settings
-from cortex_embed.domain import InputType, ModelSpec, Pooled, Priority, Text, Truncate, Truncation
+from cortex_embed.domain import (
+    InputType,
+    ModelSpec,
+    Pooled,
+    Priority,
+    Text,
+    Token,
+    TokenStates,
+    Truncate,
+    Truncation,
+)
 from cortex_embed.errors import EmbedError
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.reporter import StopReason
@@ -95,6 +105,30 @@ class FakeProvider:
         cut = [Truncation(i, len(t), limit) for i, t in enumerate(texts) if len(t) > limit]
         used = sum(min(len(text), limit) for text in texts)
         return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut))
+
+    async def tokenize(
+        self, texts: Sequence[str], *, input_type: InputType | None, special: bool
+    ) -> list[list[Token]]:
+        """A token is a character; its id is its code point. One special token before each text."""
+        prefix = self.spec.prefix(input_type)
+        head = [Token(1, "[CLS]", special=True)] if special else []
+        return [
+            head + [Token(ord(c), c, False, i, i + 1) for i, c in enumerate(prefix + text)]
+            for text in texts
+        ]
+
+    async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        return ["".join(chr(i) for i in one if not (skip_special and i == 1)) for one in ids]
+
+    async def token_states(
+        self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
+    ) -> TokenStates:
+        del truncate
+        prefix = self.spec.prefix(input_type)
+        states = tuple(
+            np.array([vector(c) for c in f"{prefix}{text}"], dtype=np.float32) for text in texts
+        )
+        return TokenStates(states, sum(map(len, states)))
 
     async def close(self) -> None:
         self.closed = True

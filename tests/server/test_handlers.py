@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.server.conftest import SPEC, vector
+from tests.server.conftest import vector
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
@@ -21,24 +21,6 @@ if TYPE_CHECKING:
 def unit(text: Text, prefix: str = "") -> Any:
     row = np.array(vector(text, prefix))
     return row / np.linalg.norm(row)
-
-
-async def test_status_is_exactly_four_keys(running: Running) -> None:
-    reply, body = await running.get("/")
-    assert reply.status == 200
-    assert reply.content_type == "application/json"
-    assert json.loads(body) == {
-        "status": "ok",
-        "model": "Maker/Tiny-Model",
-        "dimensions": 8,
-        "max_tokens": 16,
-    }
-
-
-async def test_health_and_facts(running: Running) -> None:
-    assert json.loads((await running.get("/livez"))[1]) == {"status": "ok"}
-    assert json.loads((await running.get("/readyz"))[1]) == {"status": "ready"}
-    assert json.loads((await running.get("/model_info"))[1]) == {"id": "tiny", "pooling": "cls"}
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/model_info", "/v1/models", "/models"])
@@ -114,19 +96,6 @@ async def test_truncation_is_reported(running: Running) -> None:
     reply, _ = await running.post("/v1/embeddings", {"model": "tiny", "input": ["z" * 20] * 300})
     assert reply.headers["X-Truncated"] == "300"
     assert reply.headers["X-Truncated-Indices"].count(",") == 99
-
-
-@pytest.mark.parametrize("base", ["/v1/models", "/models"])
-async def test_models(running: Running, base: str) -> None:
-    listing = json.loads((await running.get(base))[1])
-    assert listing["object"] == "list"
-    (model,) = listing["data"]
-    assert model["id"] == SPEC.id
-    assert (model["object"], model["owned_by"]) == ("model", "cortex-embed")
-    for name in ("tiny", "Maker/Tiny-Model", "Maker%2FTiny-Model", "small"):
-        async with running.http.get(f"{base}/{name}") as reply:
-            assert reply.status == 200
-            assert await reply.json() == model
 
 
 @pytest.mark.parametrize(

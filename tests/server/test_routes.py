@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cortex_embed.server.routes import ROUTES, Route, dialect_of
+from cortex_embed.server.route import Route
+from cortex_embed.server.routes import ROUTES, dialect_of
 from cortex_embed.wire import native, openai
 
 

@@ -9,22 +9,33 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, Truncation
-from cortex_embed.errors import NotReadyError, TextError
+from cortex_embed.errors import NotReadyError, TextError, UnsupportedError
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
-    from cortex_embed.domain import InputType, ModelSpec, Priority, Text, Truncate
+    from cortex_embed.domain import (
+        InputType,
+        ModelSpec,
+        Priority,
+        Text,
+        Token,
+        TokenStates,
+        Truncate,
+    )
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
+
+T = TypeVar("T")
 
 _SLICE_CHARS = 200_000
 """Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
@@ -187,6 +198,37 @@ class LocalProvider:
             except TextError as why:
                 raise TextError(len(encoded) + why.index, why.message) from None
         return encoded
+
+    async def tokenize(
+        self, texts: Sequence[str], *, input_type: InputType | None, special: bool
+    ) -> list[list[Token]]:
+        """See `domain.Provider.tokenize`."""
+        tokenizer = self._loaded_tokenizer()
+        prefix = self.spec.prefix(input_type)
+        return await self._in_tokenizing_thread(
+            partial(tokenizer.tokens, texts, prefix=prefix, special=special)
+        )
+
+    async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        """See `domain.Provider.detokenize`."""
+        tokenizer = self._loaded_tokenizer()
+        return await self._in_tokenizing_thread(
+            partial(tokenizer.texts, ids, skip_special=skip_special)
+        )
+
+    async def token_states(
+        self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
+    ) -> TokenStates:
+        """See `domain.Provider.token_states`."""
+        raise UnsupportedError(f"{self.spec.id} gives one vector a text, not one a token.")
+
+    def _loaded_tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise NotReadyError("The model is loading; try again shortly.", phase="loading")
+        return self._tokenizer
+
+    async def _in_tokenizing_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, call)
 
     async def close(self) -> None:
         """Finish what is queued, stop the threads, release the session.

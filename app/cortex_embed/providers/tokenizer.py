@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cortex_embed.domain import Token
 from cortex_embed.errors import ModelFileError, TextError
 
 if TYPE_CHECKING:
@@ -156,6 +157,34 @@ class Tokenizer:
     def _example(self) -> str:
         names = [self._hf.id_to_token(i) or str(i) for i in (*self._head, *self._tail)]
         return " … ".join(names) if names else "it has no special tokens"
+
+    def tokens(self, texts: Sequence[str], *, prefix: str, special: bool) -> list[list[Token]]:
+        """See `domain.Provider.tokenize`. Safe to call from any thread."""
+        whole = [prefix + text for text in texts]
+        encodings = self._hf.encode_batch(whole, add_special_tokens=special)
+        return [
+            [
+                Token(id_, word, special=True)
+                if is_special
+                else Token(id_, text[start:stop], special=False, start=start, stop=stop)
+                for id_, word, is_special, (start, stop) in zip(
+                    one.ids, one.tokens, one.special_tokens_mask, one.offsets, strict=True
+                )
+            ]
+            for text, one in zip(whole, encodings, strict=True)
+        ]
+
+    def texts(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        """See `domain.Provider.detokenize`. Raises TextError."""
+        for index, one in enumerate(ids):
+            for position, token in enumerate(one):
+                if not 0 <= token < self.vocab_size:
+                    raise TextError(
+                        index,
+                        f"token id {token} at position {position} is outside this model's "
+                        f"vocabulary of {self.vocab_size}.",
+                    )
+        return self._hf.decode_batch([list(one) for one in ids], skip_special_tokens=skip_special)
 
     def _finish(self, index: int, content: list[int], total: int, truncate: Truncate) -> Encoded:
         import numpy as np

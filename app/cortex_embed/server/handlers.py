@@ -1,7 +1,7 @@
-"""One thin function per kind of route: decode, ask the service, encode.
+"""What every route that takes texts does: read the body, decode, ask the service, encode.
 
-Errors are raised, never answered here (`middleware` does that), and no handler may look
-into a text.
+The files in `dialects/` say which routes these are. Errors are raised, never answered here
+(`middleware` does that), and nothing here may look into a text.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from aiohttp import web
 
 from cortex_embed.errors import (
@@ -21,13 +20,14 @@ from cortex_embed.errors import (
     RequestTimeoutError,
 )
 from cortex_embed.server.keys import LOADED, SERVICE, SETTINGS
-from cortex_embed.wire import openai
+from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
-    from cortex_embed.domain import EmbedResult
+    from collections.abc import Sequence
+
+    from cortex_embed.domain import Truncation
     from cortex_embed.wire.dialect import Dialect
 
-JSON = "application/json"
 # Above these a thread decodes and encodes: 2 ms of work each (measured: 9 ms per MB of token
 # ids, 18 ms for 2,048 x 384 numbers), ten times what the hand-over costs. orjson and msgspec
 # hold the GIL for a whole call; the encoders' slices, and the work around the one decoding
@@ -40,33 +40,41 @@ _INDICES_SHOWN = 100
 
 async def embed(dialect: Dialect, request: web.Request) -> web.Response:
     """Texts in, vectors out, in the dialect of the route."""
+    return await answer(dialect, request, await read_body(request))
+
+
+async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Response:
+    """The response to `body`, a request for vectors in `dialect`."""
     service = request.app[SERVICE]
-    if service.phase == "draining":
-        raise NotReadyError("The server is stopping; send the request again.", phase="draining")
-    body = await _body(request)
     decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
     asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
-    if service.phase == "loading":
-        await _loaded(request)
+    await wait_for_model(request, dialect.LOAD_WAIT)
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
-    return web.Response(body=payload, content_type=JSON, headers=_truncation_headers(result))
+    return web.Response(
+        body=payload, content_type=JSON, headers=truncation_headers(result.truncations)
+    )
 
 
-async def _loaded(request: web.Request) -> None:
-    """Wait for the model for as long as --load-wait says."""
+async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
+    """Wait for a model that is loading, for as long as --load-wait or the dialect says."""
+    if request.app[SERVICE].phase != "loading":
+        return
     with suppress(TimeoutError):
-        async with asyncio.timeout(request.app[SETTINGS].load_wait):
+        async with asyncio.timeout(max(request.app[SETTINGS].load_wait, at_least)):
             await request.app[LOADED].wait()
 
 
-async def _body(request: web.Request) -> bytes:
-    """The whole body. Raises PayloadTooLargeError, RequestTimeoutError, InvalidRequestError.
+async def read_body(request: web.Request) -> bytes:
+    """The whole body. Raises PayloadTooLargeError, RequestTimeoutError, InvalidRequestError,
+    and NotReadyError when the server is stopping.
 
     `client_max_size` counts bytes after decompression, so a gzip bomb meets it too.
     """
+    if request.app[SERVICE].phase == "draining":
+        raise NotReadyError("The server is stopping; send the request again.", phase="draining")
     limit = request.client_max_size
     way_out = "Send fewer texts per request, or raise --max-body-bytes."
     if (request.content_length or 0) > limit:
@@ -93,65 +101,9 @@ async def _body(request: web.Request) -> bytes:
         ) from None
 
 
-def _truncation_headers(result: EmbedResult) -> dict[str, str]:
+def truncation_headers(truncations: Sequence[Truncation]) -> dict[str, str]:
     """How many texts were cut, and which: the first hundred by index."""
-    if not result.truncations:
+    if not truncations:
         return {}
-    indices = [str(cut.index) for cut in result.truncations[:_INDICES_SHOWN]]
-    return {
-        "X-Truncated": str(len(result.truncations)),
-        "X-Truncated-Indices": ",".join(indices),
-    }
-
-
-async def status(request: web.Request) -> web.Response:
-    """What runs here. 200 in every phase: it reports, `readyz` judges."""
-    service = request.app[SERVICE]
-    spec = service.resolve(None)
-    return _json(
-        {
-            "status": "ok" if service.phase == "ready" else service.phase,
-            "model": spec.repo,
-            "dimensions": spec.dimensions,
-            "max_tokens": spec.max_tokens,
-        }
-    )
-
-
-async def model_info(request: web.Request) -> web.Response:
-    """Everything of the default model's manifest that a client can use."""
-    return _json(request.app[SERVICE].models()[0].facts)
-
-
-async def list_models(request: web.Request) -> web.Response:
-    models = [(model.spec, model.created) for model in request.app[SERVICE].models()]
-    return web.Response(body=openai.encode_models(models), content_type=JSON)
-
-
-async def get_model(request: web.Request) -> web.Response:
-    """One model by any of its names. Raises ModelNotFoundError."""
-    service = request.app[SERVICE]
-    spec = service.resolve(request.match_info["id"])
-    created = next(model.created for model in service.models() if model.spec.id == spec.id)
-    return web.Response(body=openai.encode_model(spec, created), content_type=JSON)
-
-
-async def livez(_request: web.Request) -> web.Response:
-    """The process answers."""
-    return _json({"status": "ok"})
-
-
-async def readyz(request: web.Request) -> web.Response:
-    """Whether to send requests here: 503 while loading and while draining."""
-    phase = request.app[SERVICE].phase
-    if phase == "ready":
-        return _json({"status": phase})
-    return _json({"status": phase}, status=503, headers={"Retry-After": "1"})
-
-
-def _json(
-    document: Any, *, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(document), status=status, headers=headers, content_type=JSON
-    )
+    indices = [str(cut.index) for cut in truncations[:_INDICES_SHOWN]]
+    return {"X-Truncated": str(len(truncations)), "X-Truncated-Indices": ",".join(indices)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cortex_embed.service import EmbeddingService
+    from cortex_embed.wire.dialect import ErrorDialect
 
 
 class Traffic:
@@ -84,5 +85,7 @@ SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service")
 SETTINGS = web.AppKey("settings", Settings)
 TRAFFIC = web.AppKey("traffic", Traffic)
 GUARD = web.AppKey("guard", Guard)
+DIALECT: web.RequestKey[ErrorDialect] = web.RequestKey("dialect")
+"""Whose words the body uses, where the path alone does not tell; errors are answered in it."""
 LOADED = web.AppKey("loaded", asyncio.Event)
 """Set when waiting for the model is over: it is loaded, or never will be."""

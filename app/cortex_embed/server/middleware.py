@@ -24,7 +24,7 @@ from cortex_embed.errors import (
 )
 from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
-from cortex_embed.server.keys import GUARD, SERVICE, TRAFFIC
+from cortex_embed.server.keys import DIALECT, GUARD, SERVICE, TRAFFIC
 from cortex_embed.server.routes import dialect_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _use_of(request: web.Request) -> AbstractContextManager[None]:
 
 def error_response(request: web.Request, error: EmbedError) -> web.Response:
     """`error` as the clients of this path expect it."""
-    dialect = dialect_of(request.path)
+    dialect = request.get(DIALECT) or dialect_of(request.path)
     response = web.Response(
         body=dialect.encode_error(error),
         status=dialect.status(error),

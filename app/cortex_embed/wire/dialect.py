@@ -1,8 +1,8 @@
 """What a wire format must be able to do, and the nouns it speaks with the rest.
 
-A dialect is a module that fits `Dialect`. It decodes types and shapes; whether a text, a
-width or a model name is acceptable is the service's to say. This module must never import
-a dialect.
+A dialect is a module (or, where one vendor has several formats, an object) that fits
+`Dialect`. It decodes types and shapes; whether a text, a width or a model name is acceptable
+is the service's to say. This module must never import a dialect.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from cortex_embed.domain import EmbedRequest, EmbedResult, Truncation
     from cortex_embed.errors import EmbedError
-    from cortex_embed.vectors import Vectors
+    from cortex_embed.vectors import Dtype, Vectors
 
 Encoding = Literal["float", "base64"]
 
@@ -24,6 +24,10 @@ class Asked:
 
     request: EmbedRequest
     encoding: Encoding = "float"
+    """Numbers, or the bytes of their buffer in base64."""
+    dtypes: tuple[Dtype, ...] = ()
+    """What the numbers are; empty for float32 in the dialect's plain form. More than one only
+    where the dialect has a word for each."""
     user: str | None = None
     """The caller's own tag for an end user. Carried to remote providers, never logged."""
 
@@ -41,12 +45,31 @@ class Answer:
     truncations: tuple[Truncation, ...] = ()
 
 
-class Dialect(Protocol):
-    """One published wire format, as a server and as a client."""
+class ErrorDialect(Protocol):
+    """The half of a dialect that says what went wrong: all that a route without texts needs."""
 
     @property
     def NAME(self) -> str:  # noqa: N802 - a module constant
         """Short name for logs and metrics."""
+
+    @property
+    def ERROR(self) -> type:  # noqa: N802 - a module constant
+        """The msgspec type of an error's body, for the API page."""
+
+    def status(self, error: EmbedError) -> int:
+        """The HTTP status that clients of this dialect expect for `error`."""
+
+    def encode_error(self, error: EmbedError) -> bytes:
+        """The body of an error, in this dialect's own shape. Never fails."""
+
+
+class Dialect(ErrorDialect, Protocol):
+    """One published wire format, as a server and as a client."""
+
+    @property
+    def LOAD_WAIT(self) -> float:  # noqa: N802 - a module constant
+        """Seconds that clients of this dialect expect to wait for a model that is loading;
+        0 where they know what to do with a 503."""
 
     def decode_request(self, body: bytes, *, served: str) -> Asked:
         """The request in `body`. `served` is a model id to name as the way out.
@@ -57,12 +80,6 @@ class Dialect(Protocol):
 
     def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
         """The body of a 200. Safe to call outside the event loop."""
-
-    def status(self, error: EmbedError) -> int:
-        """The HTTP status that clients of this dialect expect for `error`."""
-
-    def encode_error(self, error: EmbedError) -> bytes:
-        """The body of an error, in this dialect's own shape. Never fails."""
 
     def encode_request(self, asked: Asked) -> bytes:
         """What a client sends. Raises ValueError for what this dialect has no word for."""

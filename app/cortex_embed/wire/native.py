@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cortex_embed.errors import EmbedError
 
 NAME = "native"
+LOAD_WAIT = 0.0
 _EXAMPLE = '{"texts": ["Hello"]}'
 _INPUT_TYPES: dict[str | None, InputType | None] = {
     None: None,
@@ -74,6 +75,21 @@ class EmbedReply(msgspec.Struct):
     truncated: list[TruncatedText] = []
 
 
+class Status(msgspec.Struct):
+    """Body of GET /. `model` is the default model's repository."""
+
+    status: Literal["ok", "loading", "draining"]
+    model: str
+    dimensions: int
+    max_tokens: int
+
+
+class Phase(msgspec.Struct):
+    """Body of the probes."""
+
+    status: Literal["ok", "ready", "loading", "draining"]
+
+
 class NativeError(msgspec.Struct):
     """Body of an error. `code` is stable; `param` is the path of the field at fault."""
 
@@ -82,6 +98,7 @@ class NativeError(msgspec.Struct):
     param: str | None = None
 
 
+ERROR = NativeError
 _request = msgspec.json.Decoder(EmbedBody)
 _response = msgspec.json.Decoder(EmbedReply)
 

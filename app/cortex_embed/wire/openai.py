@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cortex_embed.vectors import Vectors
 
 NAME = "openai"
+LOAD_WAIT = 0.0
 OWNER = "cortex-embed"
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -91,6 +92,23 @@ class Models(msgspec.Struct):
     object: str = "list"
 
 
+class ErrorBody(msgspec.Struct):
+    """What went wrong. All four keys are always there."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(msgspec.Struct):
+    """Body of an error. `detail` repeats the message, for Voyage's clients."""
+
+    error: ErrorBody
+    detail: str
+
+
+ERROR = ErrorReply
 _request = msgspec.json.Decoder(EmbeddingsRequest)
 _response = msgspec.json.Decoder(EmbeddingsResponse)
 

@@ -1,0 +1,70 @@
+"""OpenAI's routes. A base URL with and without /v1 must work; model ids may contain slashes.
+
+Voyage's and Jina's clients speak to `/v1/embeddings` as well. It must never answer for a model
+that was not asked for.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from aiohttp import web
+
+from cortex_embed.server import handlers
+from cortex_embed.server.keys import SERVICE
+from cortex_embed.server.route import JSON, Operation, Route
+from cortex_embed.wire import openai
+
+
+async def list_models(request: web.Request) -> web.Response:
+    models = [(model.spec, model.created) for model in request.app[SERVICE].models()]
+    return web.Response(body=openai.encode_models(models), content_type=JSON)
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """One model by any of its names. Raises ModelNotFoundError."""
+    service = request.app[SERVICE]
+    spec = service.resolve(request.match_info["id"])
+    created = next(model.created for model in service.models() if model.spec.id == spec.id)
+    return web.Response(body=openai.encode_model(spec, created), content_type=JSON)
+
+
+_EMBED = partial(handlers.embed, openai)
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/embeddings",
+        openai,
+        _EMBED,
+        Operation(
+            "Embed texts (OpenAI)",
+            openai.EmbeddingsRequest,
+            openai.EmbeddingsResponse,
+            {"model": "MODEL", "input": ["hello", "world"]},
+            errors=(400, 404, 408, 413, 429, 503),
+        ),
+    ),
+    Route("POST", "/embeddings", openai, _EMBED),
+    Route(
+        "GET",
+        "/v1/models",
+        openai,
+        list_models,
+        Operation("List the served models (OpenAI)", response=openai.Models),
+    ),
+    Route("GET", "/models", openai, list_models),
+    Route(
+        "GET",
+        "/v1/models/{id:.+}",
+        openai,
+        get_model,
+        Operation(
+            "One served model (OpenAI)",
+            response=openai.Model,
+            errors=(404,),
+            parameters={"id": "an id, a repository or an alias of the model"},
+        ),
+    ),
+    Route("GET", "/models/{id:.+}", openai, get_model),
+)

@@ -1,0 +1,53 @@
+"""A row of the table of routes, and what the API page says of it.
+
+It exists so that the files in `dialects/` and the table can share the word without importing each
+other. It must never hold behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import web
+
+    from cortex_embed.wire.dialect import ErrorDialect
+
+JSON = "application/json"
+TEXT = "text/plain"
+NDJSON = "application/x-ndjson"
+HTML = "text/html"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a route does, for `/openapi.json`.
+
+    `request` and `response` are types that msgspec knows (a body, and that of a 200); None for
+    none. `example` is a request body that works with any served model; the string "MODEL" in it
+    stands for the default model's id. `errors` are the statuses that it can answer with besides
+    those which every route has (see `openapi.py`).
+    """
+
+    summary: str
+    request: Any = None
+    response: Any = None
+    example: Any = None
+    media: str = JSON
+    errors: tuple[int, ...] = ()
+    parameters: dict[str, str] = field(default_factory=dict)
+    """Names in the path, and what each is."""
+
+
+class Route(NamedTuple):
+    """A row. GET rows answer HEAD as well. Without an `operation` the API page is silent on it:
+    a second spelling of another row's path."""
+
+    method: str
+    path: str
+    dialect: ErrorDialect
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    operation: Operation | None = None
