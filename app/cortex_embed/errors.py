@@ -65,13 +65,17 @@ class InvalidRequestError(EmbedError):
             self.code = code  # type: ignore[misc]  # a narrower code of the same class
 
 
+TOO_LONG = "text_too_long"
+"""Code of a text over the model's limit that was not to be truncated."""
+
+
 class TextError(InvalidRequestError):
     """Text `index` of a request cannot be embedded; says nothing yet of how the caller named it."""
 
     code = "invalid_text"
 
-    def __init__(self, index: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, index: int, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.index = index
 
 
@@ -81,6 +85,11 @@ class ModelNotFoundError(InvalidRequestError):
     code = "model_not_found"
     status = 404
     exit_code = 2
+
+    def __init__(self, message: str, *, param: str | None = None, name: str = "") -> None:
+        super().__init__(message, param=param)
+        self.name = name
+        """What the caller asked for, where a dialect has a sentence of its own around it."""
 
 
 class UnsupportedError(InvalidRequestError):

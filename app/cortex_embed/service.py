@@ -104,7 +104,9 @@ class EmbeddingService:
                 return model.spec
         served = ", ".join(m.spec.id for m in self._models)
         raise ModelNotFoundError(
-            f"The model {name[:200]!r} is not served here. Served: {served}.", param="model"
+            f"The model {name[:200]!r} is not served here. Served: {served}.",
+            param="model",
+            name=name[:200],
         )
 
     def begin(self) -> None:

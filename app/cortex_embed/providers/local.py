@@ -196,7 +196,7 @@ class LocalProvider:
                     self._tokenizing, _encode, self._tokenizer, part, prefix, truncate
                 )
             except TextError as why:
-                raise TextError(len(encoded) + why.index, why.message) from None
+                raise TextError(len(encoded) + why.index, why.message, code=why.code) from None
         return encoded
 
     async def tokenize(

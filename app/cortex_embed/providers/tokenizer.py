@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cortex_embed.domain import Token
-from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -197,6 +197,7 @@ class Tokenizer:
                     index,
                     f"the text has {total + special} tokens; this model reads at most "
                     f"{self.max_tokens}. Shorten it, or ask for truncation.",
+                    code=TOO_LONG,
                 )
             content = content[-room:] if truncate == "start" else content[:room]
         ids = np.array([*self._head, *content, *self._tail], dtype=np.int64)

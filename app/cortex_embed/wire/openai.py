@@ -14,7 +14,7 @@ import orjson
 from msgspec import Meta
 
 from cortex_embed.domain import EmbedRequest
-from cortex_embed.errors import InvalidRequestError
+from cortex_embed.errors import TOO_LONG, InvalidRequestError
 from cortex_embed.vectors import from_base64, to_base64
 from cortex_embed.wire import decoding
 from cortex_embed.wire.dialect import Answer, Asked
@@ -30,6 +30,7 @@ LOAD_WAIT = 0.0
 OWNER = "cortex-embed"
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_ORDINARY = {"invalid_request", "invalid_text", TOO_LONG}
 _KINDS = {str: "a string", int: "a token id", list: "a list of token ids"}
 
 
@@ -186,7 +187,7 @@ def encode_error(error: EmbedError) -> bytes:
     """OpenAI's four keys, and Voyage's `detail` (voyageai refuses a 4xx without it)."""
     message = safe(error.message)
     # OpenAI answers ordinary bad input with "code": null.
-    code = None if error.code in {"invalid_request", "invalid_text"} else error.code
+    code = None if error.code in _ORDINARY else error.code
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     if error.status == 429:
         kind = code = "rate_limit_exceeded"
