@@ -17,6 +17,7 @@ from cortex_embed.domain import (
     Truncate,
 )
 from cortex_embed.errors import (
+    TOO_LONG,
     EmbedError,
     EngineError,
     InvalidRequestError,
@@ -186,10 +187,11 @@ async def test_dimensions_out_of_range(asked: int) -> None:
 
 async def test_a_providers_fault_gets_the_callers_name_of_the_text() -> None:
     service, provider = await ready()
-    provider.fault = TextError(1, "the text has 9 tokens.")
+    provider.fault = TextError(1, "the text has 9 tokens.", code=TOO_LONG)
     with pytest.raises(InvalidRequestError, match=r"input\[1\]: the text has 9 tokens") as caught:
         await service.embed(EmbedRequest(texts=("a", "b"), param="input"))
     assert caught.value.param == "input[1]"
+    assert caught.value.code == TOO_LONG
 
 
 async def test_a_vector_that_is_not_finite_is_never_returned() -> None:

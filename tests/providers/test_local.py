@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cortex_embed.errors import NotReadyError, TextError
+from cortex_embed.errors import TOO_LONG, NotReadyError, TextError
 from cortex_embed.providers.local import LocalProvider
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ async def test_a_fault_names_the_text_even_in_a_later_slice(tiny_mean: Artifact)
         with pytest.raises(TextError) as caught:
             await embed(provider, *texts, truncate="none")
     assert caught.value.index == 3000
+    assert caught.value.code == TOO_LONG
 
 
 async def test_before_load_and_after_close_it_is_not_ready(tiny_mean: Artifact) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
 from cortex_embed.providers.tokenizer import Tokenizer, pieces
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def test_exactly_the_limit_is_not_truncated(tokenizer: Tokenizer) -> None:
 def test_refusing_to_truncate_names_both_numbers(tokenizer: Tokenizer) -> None:
     with pytest.raises(TextError, match=r"has 257 tokens.*at most 256") as caught:
         tokenizer.encode(["fine", "a " * 255], prefix="", truncate="none")
+    assert caught.value.code == TOO_LONG
     assert caught.value.index == 1
 
 

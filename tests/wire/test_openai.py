@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cortex_embed.domain import EmbedRequest, EmbedResult, ModelSpec
 from cortex_embed.errors import (
+    TOO_LONG,
     EmbedError,
     EngineError,
     InvalidRequestError,
@@ -156,6 +157,7 @@ def test_golden_models(spec: ModelSpec) -> None:
     ("error", "status", "kind", "code"),
     [
         (InvalidRequestError("m", param="input[3]"), 400, "invalid_request_error", None),
+        (InvalidRequestError("m", code=TOO_LONG), 400, "invalid_request_error", None),
         (
             InvalidRequestError("m", code="too_many_inputs"),
             400,
