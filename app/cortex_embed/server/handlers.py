@@ -19,7 +19,7 @@ from cortex_embed.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from cortex_embed.server.keys import LOADED, SERVICE, SETTINGS
+from cortex_embed.server.keys import DIALECT, LOADED, SERVICE, SETTINGS
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Res
     service = request.app[SERVICE]
     decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
     asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    if asked.dialect is not None:
+        request[DIALECT] = asked.dialect
     await wait_for_model(request, dialect.LOAD_WAIT)
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)

@@ -56,15 +56,15 @@ def decode(
         raise _broken(body, str(why), example, what) from None
 
 
-def bounded(dimensions: int | None) -> int | None:
+def bounded(dimensions: int | None, field: str = "dimensions") -> int | None:
     """`dimensions`, unless it has thousands of digits: JSON sets no limit, messages need one.
 
     Which widths a model gives is the service's to say.
     """
     if dimensions is not None and abs(dimensions) >= 2**31:
         raise InvalidRequestError(
-            "dimensions: number out of range; ask for at most the model's own dimensions.",
-            param="dimensions",
+            f"{field}: number out of range; ask for at most the model's own dimensions.",
+            param=field,
             code="invalid_dimensions",
         )
     return dimensions
@@ -83,7 +83,7 @@ def _wrong_value(struct: Any, complaint: str, example: str, what: str) -> Invali
         kind = _WORDS[got[1]] if got else "something else"
         return InvalidRequestError(f"{what} must be a JSON object such as {example}, not {kind}.")
     field = re.match(r"\w*", path)[0]  # type: ignore[index]  # matches the empty string too
-    problem = f"got {_WORDS.get(got[1], got[1])}" if got else _clip(_plain(wrong))
+    problem = f"got {_WORDS.get(got[1], got[1])}" if got else clip(_plain(wrong))
     return InvalidRequestError(
         f"{path}: {problem}; {field} must be {_description(struct, field)}.", param=path
     )
@@ -99,7 +99,8 @@ def _plain(what: str) -> str:
     return what
 
 
-def _clip(text: str) -> str:
+def clip(text: str) -> str:
+    """The beginning of a value, for a message that quotes it."""
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 
