@@ -116,9 +116,6 @@ class CohereError(msgspec.Struct):
     message: str
 
 
-_response = msgspec.json.Decoder(CohereResponse)
-
-
 class Embed:
     """One version of Cohere's embed endpoint. Implements `dialect.Dialect`."""
 
@@ -130,11 +127,11 @@ class Embed:
         self, version: Literal[1, 2], request: type[CohereV1Request | CohereV2Request]
     ) -> None:
         self._version = version
-        self._request = msgspec.json.Decoder(request)
+        self._request = request
 
     def decode_request(self, body: bytes, *, served: str) -> Asked:
         example = '{"model": "%s", "texts": ["Hello"]}' % served  # noqa: UP031 - braces
-        given = decoding.decode(self._request, body, example=example)
+        given = decoding.decode(decoding.decoder_of(self._request), body, example=example)
         if given.model == "":
             raise InvalidRequestError(
                 f'model is empty; send "model": "{served}" (GET /v1/models lists the names).',
@@ -214,7 +211,7 @@ class Embed:
     def decode_response(self, body: bytes) -> Answer:
         """A reply that has `float` or `base64` among its types. Raises ValueError."""
         try:
-            reply = _response.decode(body)
+            reply = decoding.decoder_of(CohereResponse).decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
             raise ValueError(f"not a Cohere reply: {why}") from None
         import numpy as np

@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from cortex_embed.vectors import from_base64, quantize, to_base64
+from cortex_embed.wire.decoding import decoder_of
 from cortex_embed.wire.dialect import Answer
 from cortex_embed.wire.encoding import join_slices, rows_of, safe, with_list
 from cortex_embed.wire.native import TruncatedText, listed, truncations_of
@@ -69,9 +70,6 @@ class ErrorReply(msgspec.Struct):
     detail: str
 
 
-_response = msgspec.json.Decoder(EmbeddingsResponse)
-
-
 def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     data = [
         {"object": "embedding", "index": index, "embedding": row}
@@ -122,7 +120,7 @@ def decode_response(body: bytes) -> Answer:
     for this. Raises ValueError.
     """
     try:
-        reply = _response.decode(body)
+        reply = decoder_of(EmbeddingsResponse).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"not an embeddings reply: {why}") from None
     ordered = sorted(reply.data, key=lambda item: item.index)

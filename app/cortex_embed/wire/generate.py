@@ -49,12 +49,9 @@ class GenerateResponse(msgspec.Struct):
     truncated: list[native.TruncatedText] = []
 
 
-_request = msgspec.json.Decoder(GenerateRequest)
-_response = msgspec.json.Decoder(GenerateResponse)
-
-
 def decode_request(body: bytes, *, served: str) -> Asked:
-    given = decoding.decode(_request, body, example='{"text": "Hello"}')
+    decoder = decoding.decoder_of(GenerateRequest)
+    given = decoding.decode(decoder, body, example='{"text": "Hello"}')
     single = isinstance(given.text, str)
     texts = (given.text,) if isinstance(given.text, str) else tuple(given.text)
     return Asked(EmbedRequest(texts=texts, model=given.model, param="text", single=single))
@@ -88,7 +85,7 @@ def decode_response(body: bytes) -> Answer:
     import numpy as np
 
     try:
-        reply = _response.decode(body)
+        reply = decoding.decoder_of(GenerateResponse).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"not a generate reply: {why}") from None
     rows = [reply.embedding] if reply.embeddings is None else reply.embeddings

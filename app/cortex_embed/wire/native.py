@@ -102,7 +102,6 @@ class NativeError(msgspec.Struct):
 
 ERROR = NativeError
 _request = msgspec.json.Decoder(EmbedBody)
-_response = msgspec.json.Decoder(EmbedReply)
 
 
 def decode_request(body: bytes, *, served: str) -> Asked:
@@ -184,7 +183,7 @@ def decode_response(body: bytes) -> Answer:
     import numpy as np
 
     try:
-        reply = _response.decode(body)
+        reply = decoding.decoder_of(EmbedReply).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"not a native reply: {why}") from None
     vectors = np.array(reply.embeddings, dtype=np.float32)
