@@ -296,6 +296,13 @@ def test_replies_of_other_servers() -> None:
     answer = V2.decode_response(b'{"id": "x", "embeddings": {"float": [[1]], "int8": null}}')
     assert answer.vectors.tolist() == [[1.0]]
     assert answer.tokens is None
+    meta = {
+        "api_version": {"version": "1", "is_experimental": True, "is_deprecated": None},
+        "billed_units": {"input_tokens": 3, "images": None},
+        "warnings": None,
+    }
+    body = {"embeddings": [[0.5]], "texts": [], "images": None, "meta": meta}
+    assert V1.decode_response(json.dumps(body).encode()).tokens == 3
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,18 @@ def test_a_text_may_be_an_object(given_input: object, texts: object, single: boo
 @pytest.mark.parametrize(
     ("given_input", "param", "says"),
     [
-        ({"image": "https://x/y.png"}, "input", "input is no text; there are no images here"),
-        ([{"text": "a"}, {"image": "aGk="}], "input[1]", "input[1] is no text; there are no"),
+        (
+            {"image": "https://x/y.png"},
+            "input",
+            "input: got an object that is no text; there are no",
+        ),
+        (
+            [{"text": "a"}, {"image": "aGk="}],
+            "input[1]",
+            "input[1]: got an object that is no text; there",
+        ),
         ([{"text": "a", "image": "aGk="}], "input[0]", "send strings, or {"),
-        ([{"url": "x"}], "input[0]", "input[0] is no text"),
+        ([{"url": "x"}], "input[0]", "input[0]: got an object that is no text"),
         ([{"text": "a"}, 5], "input[1]", "input[1] is a token id but input[0] is a string"),
         ([{"text": 5}], "input[0].text", "got a number; input must be a text"),
     ],

@@ -95,9 +95,9 @@ class CohereMeta(msgspec.Struct):
     `warnings` is there only when a text was truncated.
     """
 
-    api_version: dict[str, str] = {}
-    billed_units: dict[str, float] = {}
-    warnings: list[str] = []
+    api_version: dict[str, str | bool | None] | None = None
+    billed_units: dict[str, float | None] | None = None
+    warnings: list[str] | None = None
 
 
 class CohereResponse(msgspec.Struct):
@@ -222,8 +222,8 @@ class Embed:
         if not given:
             raise ValueError('not a Cohere reply with vectors: neither "float" nor "base64"')
         rows = [from_base64(r) if isinstance(r, str) else np.array(r, np.float32) for r in given]
-        units = reply.meta.billed_units if reply.meta else {}
-        tokens = units.get("input_tokens")
+        units = reply.meta.billed_units if reply.meta else None
+        tokens = units.get("input_tokens") if units else None
         return Answer(np.stack(rows), tokens=None if tokens is None else int(tokens))
 
 

@@ -58,7 +58,8 @@ def text_of(item: Item, path: str) -> str:
     """The text of an item of `input`, which the caller calls `path`. Raises UnsupportedError."""
     if item.text is None or item.image is not None:
         raise UnsupportedError(
-            f'{path} is no text; there are no images here: send strings, or {{"text": "…"}}.',
+            f"{path}: got an object that is no text; there are no images here: send strings, or "
+            '{"text": "…"}.',
             param=path,
         )
     return item.text

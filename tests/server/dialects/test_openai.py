@@ -104,7 +104,10 @@ def detail(body: bytes) -> str:
         ({"input": None}, "input: got null; input must be"),
         ({"input": ["a", ""]}, "input[1] is empty"),
         ({"input": ["a"] * 2049}, "input has 2049 texts; the limit is 2048"),
-        ({"input": [{"image": "x"}]}, "input[0] is no text; there are no images here"),
+        (
+            {"input": [{"image": "x"}]},
+            "input[0]: got an object that is no text; there are no images",
+        ),
         ({"input_type": "search_query"}, "input_type: got 'search_query'; input_type must be"),
         ({"task": "retrieval"}, "task: got 'retrieval'; task must be"),
         ({"late_chunking": True}, "late_chunking: got true, which is not supported"),
