@@ -80,7 +80,8 @@ class EmbedRequest:
     """What a caller asked for, in no dialect.
 
     `model` None means the default one. `dimensions` None means the full width.
-    `param` is how the caller spells the field that holds the texts, for error messages.
+    `param` and `dimensions_param` are how the caller spells the fields that hold the texts
+    and the dimensions, for error messages.
     """
 
     texts: tuple[Text, ...]
@@ -91,6 +92,7 @@ class EmbedRequest:
     normalize: bool = True
     priority: Priority | None = None
     param: str = "texts"
+    dimensions_param: str = "dimensions"
     single: bool = False
     """Whether the caller sent one bare text rather than a list (for naming its field)."""
     names: tuple[str, ...] = ()

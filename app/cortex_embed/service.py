@@ -192,8 +192,8 @@ class EmbeddingService:
         asked = request.dimensions
         if asked is not None and not 1 <= asked <= spec.dimensions:
             raise InvalidRequestError(
-                f"dimensions is {asked}; {spec.id} gives 1 to {spec.dimensions}.",
-                param="dimensions",
+                f"{request.dimensions_param} is {asked}; {spec.id} gives 1 to {spec.dimensions}.",
+                param=request.dimensions_param,
                 code="invalid_dimensions",
             )
         for index, text in enumerate(request.texts):

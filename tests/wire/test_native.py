@@ -63,6 +63,8 @@ def test_null_means_not_given() -> None:
     [
         ({"texts": "hello"}, "texts", 'got a string; texts must be a list of strings, such as ["'),
         ({"texts": [1]}, "texts[0]", "got a number; texts must be a list of strings"),
+        ({"texts": {"text": "a"}}, "texts", "got an object; texts must be"),
+        ({"texts": ["a", {"text": "b"}]}, "texts[1]", "got an object; texts must be"),
         ({}, "texts", 'texts is missing; send JSON such as {"texts": ["Hello"]}'),
         ({"texts": ["a"], "mode": "search"}, "mode", "got 'search'; mode must be \"query\""),
         ({"texts": ["a"], "mode": 1}, "mode", "got a number; mode must be"),

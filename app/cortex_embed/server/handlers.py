@@ -19,7 +19,7 @@ from cortex_embed.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from cortex_embed.server.keys import LOADED, SERVICE, SETTINGS
+from cortex_embed.server.keys import DIALECT, LOADED, SERVICE, SETTINGS
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ async def decoded(dialect: Dialect, request: web.Request, body: bytes) -> Asked:
     """What `body` asks for. Raises InvalidRequestError."""
     served = request.app[SERVICE].resolve(None).id
     decode = partial(dialect.decode_request, body, served=served)
-    return await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    if asked.dialect is not None:
+        request[DIALECT] = asked.dialect
+    return asked
 
 
 async def respond(dialect: Dialect, request: web.Request, asked: Asked) -> web.Response:

@@ -15,9 +15,11 @@ from msgspec import Meta
 from cortex_embed.domain import EmbedRequest, Truncation
 from cortex_embed.wire import decoding
 from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, safe, with_list
+from cortex_embed.wire.encoding import join_slices, safe, strings_of, with_list
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cortex_embed.domain import EmbedResult, InputType, Truncate
     from cortex_embed.errors import EmbedError
 
@@ -100,7 +102,6 @@ class NativeError(msgspec.Struct):
 
 ERROR = NativeError
 _request = msgspec.json.Decoder(EmbedBody)
-_response = msgspec.json.Decoder(EmbedReply)
 
 
 def decode_request(body: bytes, *, served: str) -> Asked:
@@ -134,12 +135,19 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
         "usage": {"tokens": result.tokens},
     }
     if result.truncations:
-        tail["truncated"] = [
-            {"index": cut.index, "tokens": cut.tokens, "used": cut.used}
-            for cut in result.truncations
-        ]
+        tail["truncated"] = listed(result.truncations)
     rows = np.ascontiguousarray(result.vectors)
     return with_list({}, "embeddings", join_slices(rows), tail)
+
+
+def listed(truncations: Iterable[Truncation]) -> list[dict[str, int]]:
+    """What stands under `truncated`, here and wherever a body may have a key more."""
+    return [{"index": cut.index, "tokens": cut.tokens, "used": cut.used} for cut in truncations]
+
+
+def truncations_of(given: Iterable[TruncatedText]) -> tuple[Truncation, ...]:
+    """The inverse of `listed`."""
+    return tuple(Truncation(cut.index, cut.tokens, cut.used) for cut in given)
 
 
 def status(error: EmbedError) -> int:
@@ -158,9 +166,7 @@ def encode_error(error: EmbedError) -> bytes:
 
 def encode_request(asked: Asked) -> bytes:
     request = asked.request
-    texts = [text for text in request.texts if isinstance(text, str)]
-    if len(texts) != len(request.texts):
-        raise ValueError("the native format has no word for token ids")
+    texts = strings_of(request.texts, "the native format")
     return msgspec.json.encode(
         EmbedBody(
             texts=texts,
@@ -177,7 +183,7 @@ def decode_response(body: bytes) -> Answer:
     import numpy as np
 
     try:
-        reply = _response.decode(body)
+        reply = decoding.decoder_of(EmbedReply).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"not a native reply: {why}") from None
     vectors = np.array(reply.embeddings, dtype=np.float32)
@@ -187,5 +193,5 @@ def decode_response(body: bytes) -> Answer:
         vectors,
         model=reply.model,
         tokens=reply.usage.tokens if reply.usage else None,
-        truncations=tuple(Truncation(t.index, t.tokens, t.used) for t in reply.truncated),
+        truncations=truncations_of(reply.truncated),
     )

@@ -6,6 +6,7 @@ It must never hold what another dialect has a word for.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from aiohttp import web
 from cortex_embed.server import handlers
 from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
-from cortex_embed.wire import native
+from cortex_embed.wire import generate, native
 
 
 async def embed(request: web.Request) -> web.Response:
@@ -74,6 +75,32 @@ ROUTES = (
             native.EmbedBody,
             native.EmbedReply,
             {"texts": ["hello", "world"], "mode": "passage"},
+            errors=(400, 404, 408, 413, 429, 503),
+        ),
+    ),
+    Route(
+        "POST",
+        "/encode",
+        native,
+        partial(handlers.embed, native),
+        Operation(
+            "Embed texts, by another name of a system that this one replaces",
+            native.EmbedBody,
+            native.EmbedReply,
+            {"texts": ["hello", "world"]},
+            errors=(400, 404, 408, 413, 429, 503),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/embeddings/generate",
+        generate,
+        partial(handlers.embed, generate),
+        Operation(
+            "Embed one text or several, as a system that this one replaces was asked",
+            generate.GenerateRequest,
+            generate.GenerateResponse,
+            {"text": "hello", "use_fallback": False},
             errors=(400, 404, 408, 413, 429, 503),
         ),
     ),

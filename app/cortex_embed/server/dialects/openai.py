@@ -13,7 +13,7 @@ from aiohttp import web
 from cortex_embed.server import handlers
 from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
-from cortex_embed.wire import openai
+from cortex_embed.wire import embeddings, openai
 
 
 async def list_models(request: web.Request) -> web.Response:
@@ -40,7 +40,7 @@ ROUTES = (
         Operation(
             "Embed texts (OpenAI)",
             openai.EmbeddingsRequest,
-            openai.EmbeddingsResponse,
+            embeddings.EmbeddingsResponse,
             {"model": "MODEL", "input": ["hello", "world"]},
             errors=(400, 404, 408, 413, 429, 503),
         ),
