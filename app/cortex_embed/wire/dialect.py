@@ -63,8 +63,8 @@ class ErrorDialect(Protocol):
         """The body of an error, in this dialect's own shape. Never fails."""
 
 
-class Dialect(ErrorDialect, Protocol):
-    """One published wire format, as a server and as a client."""
+class ServerDialect(ErrorDialect, Protocol):
+    """A published wire format as a server speaks it: all that a route with texts needs."""
 
     @property
     def LOAD_WAIT(self) -> float:  # noqa: N802 - a module constant
@@ -80,6 +80,10 @@ class Dialect(ErrorDialect, Protocol):
 
     def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
         """The body of a 200. Safe to call outside the event loop."""
+
+
+class Dialect(ServerDialect, Protocol):
+    """One published wire format, as a server and as a client."""
 
     def encode_request(self, asked: Asked) -> bytes:
         """What a client sends. Raises ValueError for what this dialect has no word for."""

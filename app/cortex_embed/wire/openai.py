@@ -29,7 +29,6 @@ NAME = "openai"
 LOAD_WAIT = 0.0
 OWNER = "cortex-embed"
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _KINDS = {str: "a string", int: "a token id", list: "a list of token ids"}
 
 
@@ -38,7 +37,7 @@ class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
 
     # msgspec cannot tell [str] from [int] from [[int]] in a union; `_texts` does.
     input: Annotated[
-        str | list[str | TokenId | list[TokenId]],
+        str | list[str | decoding.TokenId | list[decoding.TokenId]],
         Meta(
             description="a text, a list of texts, a list of token ids, or a list of such lists"
             " (ids are whole numbers from 0 to 2147483647)"
