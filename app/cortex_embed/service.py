@@ -143,11 +143,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         with named_by(request):
-            return await self._providers[spec.id].token_states(
+            found = await self._providers[spec.id].token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
             )
+        for states in found.states:
+            _must_be_finite(states)
+        return found
 
     async def tokenize(self, request: EmbedRequest, *, special: bool) -> list[list[Token]]:
         """The tokens of every text (strings only), untruncated. Errors as for `embed`."""
@@ -155,6 +158,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         texts = [text for text in request.texts if isinstance(text, str)]
+        chars = sum(map(len, texts))
+        if chars > self._limits.max_text_chars:  # a token takes 200 bytes until it is sent
+            raise InvalidRequestError(
+                f"{request.param} has {chars} characters in all; the limit for token lists is "
+                f"{self._limits.max_text_chars} a request (--max-text-chars). Send fewer texts.",
+                param=request.param,
+                code="too_many_characters",
+            )
         return await self._providers[spec.id].tokenize(
             texts, input_type=request.input_type, special=special
         )
@@ -251,14 +262,18 @@ def _priority(texts: Sequence[Text]) -> Priority:
     return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
 
 
-def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+def _must_be_finite(vectors: Any) -> None:
     import numpy as np
-
-    from cortex_embed.vectors import shape
 
     # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
+
+
+def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+    from cortex_embed.vectors import shape
+
+    _must_be_finite(vectors)
     return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from cortex_embed.server.dialects import native as own
 from cortex_embed.server.dialects import openai as openais
+from cortex_embed.server.dialects import shared
+from cortex_embed.server.dialects import tei as teis
 from cortex_embed.wire import native, openai
 
 if TYPE_CHECKING:
     from cortex_embed.server.route import Route
     from cortex_embed.wire.dialect import ErrorDialect
 
-ROUTES: tuple[Route, ...] = (*own.ROUTES, *openais.ROUTES)
+ROUTES: tuple[Route, ...] = (*own.ROUTES, *shared.ROUTES, *openais.ROUTES, *teis.ROUTES)
 
 _BY_PATH: dict[str, ErrorDialect] = {route.path: route.dialect for route in ROUTES}
 _FAMILIES: tuple[tuple[str, ErrorDialect], ...] = (
