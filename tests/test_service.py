@@ -260,9 +260,9 @@ async def test_states_that_are_not_finite_are_never_returned() -> None:
 
 
 async def test_lists_of_tokens_are_bounded_over_all_texts() -> None:
-    service, _ = await ready(max_text_chars=10)
-    request = EmbedRequest(("a" * 6, "b" * 4), param="inputs")
+    service, _ = await ready()
+    request = EmbedRequest(("a" * 200_000, "b" * 50_000), param="inputs")
     assert len(await service.tokenize(request, special=True)) == 2
-    request = EmbedRequest(("a" * 6, "b" * 5), param="inputs")
-    with pytest.raises(InvalidRequestError, match="inputs has 11 characters in all; the limit"):
+    request = EmbedRequest(("a" * 200_000, "b" * 50_001), param="inputs")
+    with pytest.raises(InvalidRequestError, match="inputs has 250001 characters in all; tokens"):
         await service.tokenize(request, special=True)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Phase = Literal["loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
+_TOKEN_LIST_CHARS = 250_000
+"""Characters whose tokens one reply lists: in Chinese each is a token, of half a kilobyte until it
+is sent (measured), and the lists keep the interpreter busy for a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +162,10 @@ class EmbeddingService:
         self._check(request, spec)
         texts = [text for text in request.texts if isinstance(text, str)]
         chars = sum(map(len, texts))
-        if chars > self._limits.max_text_chars:  # a token takes 200 bytes until it is sent
+        if chars > _TOKEN_LIST_CHARS:
             raise InvalidRequestError(
-                f"{request.param} has {chars} characters in all; the limit for token lists is "
-                f"{self._limits.max_text_chars} a request (--max-text-chars). Send fewer texts.",
+                f"{request.param} has {chars} characters in all; tokens are listed for at most "
+                f"{_TOKEN_LIST_CHARS} a request. Send less text at a time.",
                 param=request.param,
                 code="too_many_characters",
             )
