@@ -2,6 +2,8 @@
 
     input_ids, attention_mask   int64 [batch, sequence], padded on the right
     sentence_embedding          float32 [batch, dimensions], pooled, NOT normalized
+    token_embeddings            in its stead, of a graph of token states: float32
+                                [batch, sequence, dimensions], what pooling reads
 
 Normalizing stays outside, since a vector is shortened before it is normalized
 (`cortex_embed.vectors.shape`). Between blocks the token states are one matrix
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 
     from bert_source import BertConfig
     from bert_weights import Encoder, Linear, Norm
+    from graph_builder import Shape
     from recipe import QuantizedLinear
 
 OPSET = 24
 COMPATIBLE_OPSET = 20  # the first with Gelu
 IDS, MASK, OUTPUT = "input_ids", "attention_mask", "sentence_embedding"
+STATES = "token_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +256,29 @@ def build_graph(
     *,
     recipe: Recipe | None = None,
     compatible: bool = False,
+    tokens: bool = False,
     inputs: dict[str, str] | None = None,
 ) -> ModelProto:
     """The whole encoder; float32 without a `recipe`.
 
-    With `inputs`, it is the graph to calibrate on: every token's state is computed in every
-    layer, the quantizable inputs are outputs too, and their names are put into `inputs`.
+    With `tokens`, it stops before the pooling and gives every token's state, of which those of
+    the padding mean nothing. With `inputs`, it is the graph to calibrate on: every token's state
+    is computed in every layer, the quantizable inputs are outputs too, and their names are put
+    into `inputs`.
     """
     bert = Bert(encoder, config, recipe or Recipe(), compatible=compatible)
     bert.prepare()
     x = bert.embeddings()
+    # CLS pooling reads one row of the last layer, so only that row is computed. Exact.
+    prune = pooling == "cls" and inputs is None and not tokens
     for index in range(config.layers):
-        # CLS pooling reads one row of the last layer, so only that row is computed. Exact.
-        last = index == config.layers - 1
-        x = bert.layer(x, index, first_only=last and pooling == "cls" and inputs is None)
-    outputs: dict[str, int | None] = {OUTPUT: config.hidden}
-    bert.pooling(x.read, "mean" if inputs is not None else pooling)
+        x = bert.layer(x, index, first_only=prune and index == config.layers - 1)
+    outputs: dict[str, Shape | None] = {OUTPUT: ["batch", config.hidden]}
+    if tokens:
+        bert.g.node("Reshape", x.read, bert.by_text, out=STATES)
+        outputs = {STATES: ["batch", "sequence", config.hidden]}
+    else:
+        bert.pooling(x.read, "mean" if inputs is not None else pooling)
     if inputs is not None:
         inputs.update(bert.inputs)
         outputs |= dict.fromkeys(bert.inputs.values())

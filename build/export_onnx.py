@@ -80,31 +80,39 @@ def export(
 def write_graphs(
     part: Path, bert: Encoder, config: BertConfig, spec: ModelSpec, recipe: Recipe | None = None
 ) -> list[dict[str, Any]]:
-    """Write both graphs of a precision and the weights that they share; their manifest rows."""
+    """Write the graphs of a precision and the weights that they share; their manifest rows.
+
+    For each runtime there are two: one that pools, one of token states. In this order, which
+    leaves the weights file as it was before there were graphs of token states.
+    """
     precision = "fp32" if recipe is None else "int8"
     stem = _STEMS[precision]
     data = WeightsFile(f"{stem}.onnx.data")
     rows = []
-    for compatible, name in ((False, f"{stem}.onnx"), (True, f"{stem}.compatible.onnx")):
-        model = build_graph(bert, config, spec.pooling, recipe=recipe, compatible=compatible)
+    for tokens, compatible in ((False, False), (False, True), (True, False), (True, True)):
+        name = f"{stem}{'.tokens' * tokens}{'.compatible' * compatible}.onnx"
+        model = build_graph(
+            bert, config, spec.pooling, recipe=recipe, compatible=compatible, tokens=tokens
+        )
         move_weights(model, data)
         (part / name).write_bytes(model.SerializeToString(deterministic=True))
         opset = COMPATIBLE_OPSET if compatible else OPSET
-        rows.append({"file": name, "data": data.name, "precision": precision, "opset": opset})
+        row = {"file": name, "data": data.name, "precision": precision, "opset": opset}
+        rows.append(row | ({"output": "tokens"} if tokens else {}))
     data.write(part)
     return rows
 
 
 def _newest(graphs: list[dict[str, Any]]) -> dict[str, str]:
-    """The graph file of each precision that this machine's runtime reads."""
+    """The pooling graph's file of each precision that this machine's runtime reads."""
     from cortex_embed.providers.engine import newest_opset
 
-    readable = [g for g in graphs if g["opset"] <= newest_opset()]
+    readable = [g for g in graphs if g["opset"] <= newest_opset() and "output" not in g]
     return {g["precision"]: g["file"] for g in sorted(readable, key=lambda g: g["opset"])}
 
 
 def check(artifact: Artifact) -> None:
-    """Load every graph that this runtime reads and embed one text. Raises ModelFileError."""
+    """Load every graph that this runtime reads and run one text. Raises ModelFileError."""
     prepare_runtime_environment()
     import numpy as np
     import onnx

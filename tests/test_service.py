@@ -97,7 +97,8 @@ class FakeProvider:
         self.asked = {"input_type": input_type, "truncate": truncate}
         if self.fault:
             raise self.fault
-        return TokenStates(tuple(np.ones((len(t), 4), np.float32) for t in texts), tokens=1)
+        states = tuple(np.full((len(t), 4), self.value, np.float32) for t in texts)
+        return TokenStates(states, tokens=1)
 
 
 async def ready(**limits: int | str) -> tuple[EmbeddingService, FakeProvider]:
@@ -251,3 +252,19 @@ async def test_a_fault_of_tokens_names_the_text_in_the_callers_words() -> None:
         with pytest.raises(InvalidRequestError) as caught:
             await call
         assert caught.value.param == "ids[1]"
+
+
+async def test_states_that_are_not_finite_are_never_returned() -> None:
+    service, provider = await ready()
+    provider.value = float("nan")
+    with pytest.raises(EngineError, match="not finite"):
+        await service.token_states(EmbedRequest(("ab",)))
+
+
+async def test_lists_of_tokens_are_bounded_over_all_texts() -> None:
+    service, _ = await ready()
+    request = EmbedRequest(("a" * 200_000, "b" * 50_000), param="inputs")
+    assert len(await service.tokenize(request, special=True)) == 2
+    request = EmbedRequest(("a" * 200_000, "b" * 50_001), param="inputs")
+    with pytest.raises(InvalidRequestError, match="inputs has 250001 characters in all; tokens"):
+        await service.tokenize(request, special=True)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Phase = Literal["loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
+_TOKEN_LIST_CHARS = 250_000
+"""Characters whose tokens one reply lists: in Chinese each is a token, of half a kilobyte until it
+is sent (measured), and the lists keep the interpreter busy for a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         with named_by(request):
-            return await self._providers[spec.id].token_states(
+            found = await self._providers[spec.id].token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
             )
+        for states in found.states:
+            _must_be_finite(states)
+        return found
 
     async def tokenize(self, request: EmbedRequest, *, special: bool) -> list[list[Token]]:
         """The tokens of every text (strings only), untruncated. Errors as for `embed`."""
@@ -157,6 +163,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         texts = [text for text in request.texts if isinstance(text, str)]
+        chars = sum(map(len, texts))
+        if chars > _TOKEN_LIST_CHARS:
+            raise InvalidRequestError(
+                f"{request.param} has {chars} characters in all; tokens are listed for at most "
+                f"{_TOKEN_LIST_CHARS} a request. Send less text at a time.",
+                param=request.param,
+                code="too_many_characters",
+            )
         return await self._providers[spec.id].tokenize(
             texts, input_type=request.input_type, special=special
         )
@@ -253,14 +267,18 @@ def _priority(texts: Sequence[Text]) -> Priority:
     return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
 
 
-def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+def _must_be_finite(vectors: Any) -> None:
     import numpy as np
-
-    from cortex_embed.vectors import shape
 
     # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
+
+
+def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+    from cortex_embed.vectors import shape
+
+    _must_be_finite(vectors)
     return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
 
 

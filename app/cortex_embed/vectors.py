@@ -53,6 +53,16 @@ def shape(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vecto
     return l2_normalize(cut) if normalize else np.ascontiguousarray(cut)
 
 
+def cosines(one: Vectors, others: Vectors) -> Vectors:
+    """Cosine of [d] with each row of [n, d], all of length 1: float32 [n]."""
+    import numpy as np
+
+    # A row sum in float64, not a matrix product, whose order of additions depends on n.
+    products = others.astype(np.float64) * one.astype(np.float64)
+    similarities: Vectors = products.sum(axis=1).astype(np.float32)
+    return similarities
+
+
 def quantize(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
     """Rows of length 1, float32 [n, d], in a smaller type.
 

@@ -31,7 +31,7 @@ def checked(path: str, reply: Reply, status: int, says: str) -> None:
         message = document["error"]["message"]
         assert document["detail"] == message
     else:
-        assert set(document) == {"error", "code", "param"}
+        assert set(document) == {"error", "code", "error_type", "param"}
         message = document["error"]
     assert says in message
     assert len(message) < 1000

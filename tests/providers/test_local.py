@@ -3,18 +3,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cortex_embed.errors import TOO_LONG, NotReadyError, TextError
+from cortex_embed.errors import (
+    TOO_LONG,
+    InvalidRequestError,
+    NotReadyError,
+    TextError,
+    UnsupportedError,
+)
+from cortex_embed.providers import memory
 from cortex_embed.providers.local import LocalProvider
+from cortex_embed.providers.states import MAX_TOKENS
+from cortex_embed.vectors import l2_normalize
 
 if TYPE_CHECKING:
-    from cortex_embed.domain import Pooled, Text
+    from cortex_embed.domain import Pooled, Text, TokenStates, Truncate
     from cortex_embed.models.store import Artifact
 
 
@@ -137,4 +147,88 @@ async def test_tokens_need_a_loaded_model(tiny_cls: Artifact) -> None:
     provider = LocalProvider(tiny_cls, threads=1, max_batch_tokens=64, max_queue_tokens=1000)
     with pytest.raises(NotReadyError):
         await provider.tokenize(["a"], input_type=None, special=True)
+    await provider.close()
+
+
+async def states(provider: LocalProvider, *texts: Text, truncate: Truncate = "end") -> TokenStates:
+    return await provider.token_states(texts, input_type=None, truncate=truncate)
+
+
+def pooled(artifact: Artifact, rows: Any) -> Any:
+    return rows[0] if artifact.spec.pooling == "cls" else rows.mean(axis=0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "fixture", ["tiny_cls", "tiny_mean", pytest.param("minilm_artifact", marks=pytest.mark.real)]
+)
+async def test_states_pool_to_the_vector_whoever_stands_beside(
+    fixture: str, precision: str, request: pytest.FixtureRequest
+) -> None:
+    artifact: Artifact = request.getfixturevalue(fixture)
+    texts = [f"{n} " + "word " * n + "." for n in (1, 2, 5, 15, 16, 17, 60, 130, 250)] * 4
+    async with loaded(artifact, precision=precision) as provider:
+        together = await states(provider, *texts)
+        alone = [(await states(provider, text)).states[0] for text in texts]
+        vectors = await embed(provider, *texts)
+    assert together.tokens == vectors.tokens == sum(map(len, together.states))
+    assert together.truncations == vectors.truncations
+    for text, rows, own in zip(texts, together.states, alone, strict=True):
+        assert rows.shape == own.shape
+        np.testing.assert_allclose(rows, own, rtol=0, atol=1e-6, err_msg=text)
+    means = np.stack([pooled(artifact, rows) for rows in together.states])
+    np.testing.assert_allclose(
+        l2_normalize(means), l2_normalize(vectors.vectors), rtol=0, atol=1e-6
+    )
+
+
+async def test_states_are_cut_and_refused_as_vectors_are(tiny_mean: Artifact) -> None:
+    limit = tiny_mean.spec.max_tokens
+    async with loaded(tiny_mean) as provider:
+        found = await states(provider, "a", "word " * 100)
+        assert [len(rows) for rows in found.states] == [3, limit]
+        assert [(cut.index, cut.used) for cut in found.truncations] == [(1, limit)]
+        with pytest.raises(TextError) as caught:
+            await states(provider, "a", "word " * 100, truncate="none")
+        assert caught.value.index == 1
+
+
+async def test_states_of_one_reply_are_bounded(tiny_mean: Artifact) -> None:
+    full = MAX_TOKENS // tiny_mean.spec.max_tokens
+    async with loaded(tiny_mean) as provider:
+        assert len((await states(provider, *["word " * 100] * full)).states) == full
+        with pytest.raises(InvalidRequestError, match=f"the limit is {MAX_TOKENS} a request"):
+            await states(provider, *["word " * 100] * (full + 1))
+
+
+async def test_states_stay_within_the_memory_that_is_left(
+    tiny_mean: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = LocalProvider(
+        tiny_mean,
+        threads=1,
+        max_batch_tokens=64,
+        max_queue_tokens=1000,
+        max_memory=2**30,
+    )
+    await provider.load()
+    assert len((await states(provider, "a")).states) == 1
+    monkeypatch.setattr(memory, "resident", lambda: 2**30 - 1000)
+    with pytest.raises(InvalidRequestError, match="what --max-memory leaves room for now is 0"):
+        await states(provider, "a")
+    await provider.close()
+
+
+async def test_an_artifact_without_that_graph_says_so(tiny_mean: Artifact) -> None:
+    older = replace(tiny_mean, graphs=tuple(g for g in tiny_mean.graphs if g.output == "text"))
+    async with loaded(older) as provider:
+        assert (await embed(provider, "a")).tokens == 3
+        with pytest.raises(UnsupportedError, match="has no graph of token states"):
+            await states(provider, "a")
+
+
+async def test_states_need_a_loaded_model(tiny_mean: Artifact) -> None:
+    provider = LocalProvider(tiny_mean, threads=1, max_batch_tokens=64, max_queue_tokens=1000)
+    with pytest.raises(NotReadyError):
+        await states(provider, "a")
     await provider.close()

@@ -118,12 +118,16 @@ class FakeProvider:
         ]
 
     async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        if self.failure:
+            raise self.failure
         return ["".join(chr(i) for i in one if not (skip_special and i == 1)) for one in ids]
 
     async def token_states(
         self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
     ) -> TokenStates:
         del truncate
+        if self.failure:
+            raise self.failure
         prefix = self.spec.prefix(input_type)
         states = tuple(
             np.array([vector(c) for c in f"{prefix}{text}"], dtype=np.float32) for text in texts

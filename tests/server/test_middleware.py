@@ -35,7 +35,7 @@ def openai_error(body: bytes) -> dict[str, Any]:
 
 def native_error(body: bytes) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(body)
-    assert set(error) == {"error", "code", "param"}
+    assert set(error) == {"error", "code", "error_type", "param"}
     return error
 
 
@@ -103,7 +103,7 @@ async def test_unknown_path(running: Running, path: str) -> None:
         ("GET", "/embed", "POST"),
         ("PUT", "/v1/embeddings", "POST"),
         ("DELETE", "/v1/models", "GET, HEAD"),
-        ("POST", "/", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, POST"),
         ("OPTIONS", "/v1/models/tiny", "GET, HEAD"),
     ],
 )

@@ -12,12 +12,13 @@ DESCRIBED = [route for route in ROUTES if route.operation]
 
 
 @pytest.mark.parametrize("route", DESCRIBED, ids=lambda route: f"{route.method} {route.path}")
-def test_the_example_is_of_the_request_type(route: Route) -> None:
+def test_the_example_is_of_the_first_request_type(route: Route) -> None:
     operation = route.operation
     assert operation is not None
     assert (operation.request is None) == (operation.example is None)
     if operation.request is not None:
-        msgspec.convert(operation.example, operation.request)
+        several = isinstance(operation.request, tuple)
+        msgspec.convert(operation.example, operation.request[0] if several else operation.request)
 
 
 def test_every_path_is_described_once() -> None:

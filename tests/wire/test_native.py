@@ -99,9 +99,11 @@ def test_golden_errors() -> None:
     assert json.loads(native.encode_error(error)) == {
         "error": "no",
         "code": "model_not_found",
+        "error_type": "Validation",
         "param": "model",
     }
     assert native.status(OverloadedError("busy")) == 429
+    assert json.loads(native.encode_error(OverloadedError("busy")))["error_type"] == "Overloaded"
     assert json.loads(native.encode_error(OverloadedError("\ud800")))["error"] == "?"
 
 

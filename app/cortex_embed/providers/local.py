@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
-from cortex_embed.domain import Pooled, Timings, Truncation
-from cortex_embed.errors import NotReadyError, TextError, UnsupportedError
+from cortex_embed.domain import Pooled, Timings, TokenStates, Truncation
+from cortex_embed.errors import InvalidRequestError, NotReadyError, TextError, UnsupportedError
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
         Priority,
         Text,
         Token,
-        TokenStates,
         Truncate,
     )
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
+    from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
 
 T = TypeVar("T")
+SomeText = TypeVar("SomeText", bound="Text")
 
 _SLICE_CHARS = 200_000
 """Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
@@ -68,6 +69,7 @@ class LocalProvider:
         self._max_queue_tokens = max_queue_tokens
         self._tokenizer: Tokenizer | None = None
         self._batcher: MicroBatcher | None = None
+        self._states: TokenStateRunner | None = None
         self._reading: tuple[Future[None], Future[Tokenizer], Future[Engine]] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._widening: asyncio.Future[None] | None = None
@@ -124,6 +126,18 @@ class LocalProvider:
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
         )
+        self._states = self._state_runner(size.max_batch_tokens)
+
+    def _state_runner(self, max_batch_tokens: int) -> TokenStateRunner | None:
+        from cortex_embed.providers.engine import newest_opset
+        from cortex_embed.providers.states import TokenStateRunner
+
+        graph = self._artifact.token_graph_for(self._precision, newest_opset())
+        if graph is None:
+            return None
+        return TokenStateRunner(
+            graph, dimensions=self.spec.dimensions, max_batch_tokens=max_batch_tokens
+        )
 
     def _widen(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         self._widening = loop.run_in_executor(None, engine.widen)
@@ -170,11 +184,7 @@ class LocalProvider:
         return Pooled(
             vectors=batched.vectors,
             tokens=sum(len(e.ids) for e in encoded),
-            truncations=tuple(
-                Truncation(index=i, tokens=e.tokens, used=len(e.ids))
-                for i, e in enumerate(encoded)
-                if e.tokens > len(e.ids)
-            ),
+            truncations=_truncations(encoded),
             timings=Timings(
                 tokenize=tokenized - started,
                 queue=batched.queue_seconds,
@@ -205,9 +215,12 @@ class LocalProvider:
         """See `domain.Provider.tokenize`."""
         tokenizer = self._loaded_tokenizer()
         prefix = self.spec.prefix(input_type)
-        return await self._in_tokenizing_thread(
-            partial(tokenizer.tokens, texts, prefix=prefix, special=special)
-        )
+        tokens: list[list[Token]] = []
+        for part in _slices(texts):
+            tokens += await self._in_tokenizing_thread(
+                partial(tokenizer.tokens, part, prefix=prefix, special=special)
+            )
+        return tokens
 
     async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
         """See `domain.Provider.detokenize`."""
@@ -220,7 +233,41 @@ class LocalProvider:
         self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
     ) -> TokenStates:
         """See `domain.Provider.token_states`."""
-        raise UnsupportedError(f"{self.spec.id} gives one vector a text, not one a token.")
+        self._loaded_tokenizer()
+        if self._states is None:
+            raise UnsupportedError(
+                f"This copy of {self.spec.id} has no graph of token states: it gives one vector a "
+                "text, not one a token. Export the model again, or ask for embeddings."
+            )
+        encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
+        tokens = sum(len(e.ids) for e in encoded)
+        self._check_states(tokens)
+        states = await self._states.run([e.ids for e in encoded])
+        return TokenStates(states, tokens, _truncations(encoded))
+
+    def _check_states(self, tokens: int) -> None:
+        """Raises InvalidRequestError for more states than one reply may hold."""
+        from cortex_embed.providers.states import MAX_TOKENS
+
+        limit, why = MAX_TOKENS, "the limit"
+        taken = memory.resident() if self._max_memory else None
+        if taken is not None:
+            room = (
+                self._max_memory
+                - taken
+                - memory.run_bytes(
+                    self._artifact.manifest, self._max_batch_tokens, self.spec.max_tokens
+                )
+            )
+            room //= memory.state_bytes(self.spec.dimensions)
+            if room < limit:
+                limit, why = max(room, 0), "what --max-memory leaves room for now"
+        if tokens > limit:
+            raise InvalidRequestError(
+                f"The texts have {tokens} tokens in all, and every one's state is asked for; "
+                f"{why} is {limit} a request. Send fewer texts at a time.",
+                code="too_many_tokens",
+            )
 
     def _loaded_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
@@ -241,7 +288,10 @@ class LocalProvider:
             await self._widening
         if self._batcher is not None:
             await self._batcher.close()
+        if self._states is not None:
+            await self._states.close()
         self._batcher = None
+        self._states = None
         self._tokenizer = None
         self._tokenizing.shutdown(wait=True, cancel_futures=True)
 
@@ -252,8 +302,16 @@ def _encode(
     return tokenizer.encode(texts, prefix=prefix, truncate=truncate)
 
 
-def _slices(texts: Sequence[Text]) -> list[Sequence[Text]]:
-    slices: list[Sequence[Text]] = []
+def _truncations(encoded: Sequence[Encoded]) -> tuple[Truncation, ...]:
+    return tuple(
+        Truncation(index=i, tokens=e.tokens, used=len(e.ids))
+        for i, e in enumerate(encoded)
+        if e.tokens > len(e.ids)
+    )
+
+
+def _slices(texts: Sequence[SomeText]) -> list[Sequence[SomeText]]:
+    slices: list[Sequence[SomeText]] = []
     start = chars = 0
     for end, text in enumerate(texts):
         if end > start and chars + len(text) > _SLICE_CHARS:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cortex_embed.server.sockets import Listener
 
-PROBES = frozenset({"/livez", "/readyz"})
+PROBES = frozenset({"/livez", "/readyz", "/health"})
 """What a supervisor asks, which has no token; they tell nothing but the phase."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/?#@\s]+))(?::\d{1,5})?")

@@ -27,9 +27,10 @@ class Operation:
     """What a route does, for `/openapi.json`.
 
     `request` and `response` are types that msgspec knows (a body, and that of a 200); None for
-    none. `example` is a request body that works with any served model; the string "MODEL" in it
-    stands for the default model's id. `errors` are the statuses that it can answer with besides
-    those which every route has (see `openapi.py`).
+    none. A `request` that is a tuple of types is a body whose fields tell which of them it is.
+    `example` is a request body that works with any served model; the string "MODEL" in it stands
+    for the default model's id. `errors` are the statuses that it can answer with besides those
+    which every route has (see `openapi.py`).
     """
 
     summary: str

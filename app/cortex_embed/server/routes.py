@@ -12,6 +12,8 @@ from cortex_embed.server.dialects import cohere as coheres
 from cortex_embed.server.dialects import native as own
 from cortex_embed.server.dialects import ollama as ollamas
 from cortex_embed.server.dialects import openai as openais
+from cortex_embed.server.dialects import shared
+from cortex_embed.server.dialects import tei as teis
 from cortex_embed.wire import cohere, native, ollama, openai
 
 if TYPE_CHECKING:
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
 ROUTES: tuple[Route, ...] = (
     *own.ROUTES,
+    *shared.ROUTES,
     *openais.ROUTES,
     *ollamas.ROUTES,
+    *teis.ROUTES,
     *coheres.ROUTES,
 )
 

@@ -67,18 +67,8 @@ class ErrorDialect(Protocol):
         """The body of an error, in this dialect's own shape. Never fails."""
 
 
-class ClientDialect(Protocol):
-    """The half of a dialect that calls a server: all there is where the path is another's."""
-
-    def encode_request(self, asked: Asked) -> bytes:
-        """What a client sends. Raises ValueError for what this dialect has no word for."""
-
-    def decode_response(self, body: bytes) -> Answer:
-        """What a client gets back. Raises ValueError when `body` is not such a reply."""
-
-
-class Dialect(ErrorDialect, ClientDialect, Protocol):
-    """One published wire format, as a server and as a client."""
+class ServerDialect(ErrorDialect, Protocol):
+    """A published wire format as a server speaks it: all that a route with texts needs."""
 
     @property
     def LOAD_WAIT(self) -> float:  # noqa: N802 - a module constant
@@ -94,3 +84,17 @@ class Dialect(ErrorDialect, ClientDialect, Protocol):
 
     def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
         """The body of a 200. Safe to call outside the event loop."""
+
+
+class ClientDialect(Protocol):
+    """The half of a dialect that calls a server: all there is where the path is another's."""
+
+    def encode_request(self, asked: Asked) -> bytes:
+        """What a client sends. Raises ValueError for what this dialect has no word for."""
+
+    def decode_response(self, body: bytes) -> Answer:
+        """What a client gets back. Raises ValueError when `body` is not such a reply."""
+
+
+class Dialect(ServerDialect, ClientDialect, Protocol):
+    """One published wire format, as a server and as a client."""

@@ -93,10 +93,15 @@ class Phase(msgspec.Struct):
 
 
 class NativeError(msgspec.Struct):
-    """Body of an error. `code` is stable; `param` is the path of the field at fault."""
+    """Body of an error. `code` is stable; `param` is the path of the field at fault.
+
+    `error_type` is text-embeddings-inference's word: its clients meet this body where a request
+    to /embed is refused before it is read.
+    """
 
     error: str
     code: str
+    error_type: str
     param: str | None = None
 
 
@@ -155,10 +160,13 @@ def status(error: EmbedError) -> int:
 
 
 def encode_error(error: EmbedError) -> bytes:
+    from cortex_embed.wire.tei import error_type  # here: `rpc` has no use for its types
+
     return orjson.dumps(
         {
             "error": safe(error.message),
             "code": error.code,
+            "error_type": error_type(error),
             "param": safe(error.param) if error.param else None,
         }
     )

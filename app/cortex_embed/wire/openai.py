@@ -29,7 +29,6 @@ NAME = "openai"
 LOAD_WAIT = 0.0
 OWNER = "cortex-embed"
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _KINDS = {str: "a string", int: "a token id", list: "a list of token ids"}
 _YES_NO: dict[bool | None, Truncate | None] = {None: None, True: "end", False: "none"}
 
@@ -42,7 +41,8 @@ class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
 
     # msgspec cannot tell [str] from [int] from [[int]] in a union; `_texts` does.
     input: Annotated[
-        str | jina.Item | list[str | TokenId | list[TokenId] | jina.Item],
+        str | jina.Item | list[str | decoding.TokenId | list[decoding.TokenId] | jina.Item],
+        str | list[str | decoding.TokenId | list[decoding.TokenId]],
         Meta(
             description="a text, a list of texts, a list of token ids, or a list of such lists"
             ' (ids are whole numbers from 0 to 2147483647); a text may be {"text": "…"}'

@@ -1,5 +1,4 @@
-"""Our own routes, and the probes. `POST /embed` is shared with text-embeddings-inference: the
-body's field tells whose it is.
+"""Our own routes, and the probes. `POST /embed` is in `shared`.
 
 It must never hold what another dialect has a word for.
 """
@@ -16,11 +15,6 @@ from cortex_embed.server import handlers
 from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
 from cortex_embed.wire import generate, native
-
-
-async def embed(request: web.Request) -> web.Response:
-    """Texts in, vectors out: in our words, or in TEI's."""
-    return await handlers.embed(native, request)
 
 
 async def status(request: web.Request) -> web.Response:
@@ -65,19 +59,6 @@ def _json(
 
 ROUTES = (
     Route("GET", "/", native, status, Operation("What runs here", response=native.Status)),
-    Route(
-        "POST",
-        "/embed",
-        native,
-        embed,
-        Operation(
-            "Embed texts",
-            native.EmbedBody,
-            native.EmbedReply,
-            {"texts": ["hello", "world"], "mode": "passage"},
-            errors=(400, 404, 408, 413, 429, 503),
-        ),
-    ),
     Route(
         "POST",
         "/encode",

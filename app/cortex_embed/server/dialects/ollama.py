@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 async def embed(dialect: Embed | Embeddings, request: web.Request) -> web.Response:
     """Texts in, vectors out; without a text, the answer comes when the model is loaded."""
-    asked = await handlers.decoded(dialect, request, await handlers.read_body(request))
+    asked = await handlers.asked_in(dialect, request, await handlers.read_body(request))
     service = request.app[SERVICE]
     service.resolve(asked.request.model)  # before the wait: it may be minutes
     if asked.request.texts:
