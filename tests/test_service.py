@@ -23,8 +23,9 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
+    TokensError,
 )
-from cortex_embed.service import EmbeddingService, Limits
+from cortex_embed.service import EmbeddingService, Limits, ServedModel
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
@@ -249,3 +250,30 @@ async def test_a_fault_of_tokens_names_the_text_in_the_callers_words() -> None:
         with pytest.raises(InvalidRequestError) as caught:
             await call
         assert caught.value.param == "ids[1]"
+
+
+async def test_too_many_tokens_are_named_as_the_caller_does() -> None:
+    service, provider = await ready()
+    provider.fault = TokensError(600, 512)
+    with pytest.raises(
+        InvalidRequestError, match="input has 600 tokens; the limit is 512"
+    ) as caught:
+        await service.embed(EmbedRequest(texts=("a",), param="input", single=True))
+    assert (caught.value.param, caught.value.code) == ("input", "too_many_tokens")
+
+
+async def test_the_result_has_the_fingerprint_and_is_counted() -> None:
+    provider = FakeProvider()
+    models = [ServedModel(SPEC, 0, fingerprint="cx1:a")]
+    service = EmbeddingService([provider], models=models)
+    await service.load()
+    result = await service.embed(EmbedRequest(texts=("a", "b"), model="little"))
+    assert result.fingerprint == "cx1:a"
+    assert service.served("little") is models[0]
+    assert (service.metrics.embeds, service.metrics.texts, service.metrics.tokens) == (1, 2, 14)
+    provider.fault = EngineError("broken")
+    with pytest.raises(EngineError):
+        await service.embed(EmbedRequest(texts=("a",)))
+    with pytest.raises(InvalidRequestError):
+        await service.embed(EmbedRequest(texts=()))
+    assert (service.metrics.embeds, service.metrics.texts) == (2, 2)

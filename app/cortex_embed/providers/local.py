@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, Truncation
-from cortex_embed.errors import NotReadyError, TextError, UnsupportedError
+from cortex_embed.errors import NotReadyError, TextError, TokensError, UnsupportedError
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TokenStates,
         Truncate,
     )
+    from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
@@ -59,8 +60,13 @@ class LocalProvider:
         max_queue_tokens: int,
         precision: str = "fp32",
         max_memory: int = 0,
+        max_request_tokens: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
+        """`max_request_tokens` 0 is no limit; `metrics` is told of every micro-batch."""
         self._artifact = artifact
+        self._max_request_tokens = max_request_tokens
+        self._metrics = metrics
         self._precision = precision
         self._max_memory = max_memory
         self._threads = threads
@@ -123,6 +129,7 @@ class LocalProvider:
             max_batch_tokens=size.max_batch_tokens,
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
+            metrics=self._metrics,
         )
 
     def _widen(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
@@ -166,10 +173,13 @@ class LocalProvider:
         started = time.perf_counter()
         encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
         tokenized = time.perf_counter()
+        tokens = sum(len(e.ids) for e in encoded)
+        if 0 < self._max_request_tokens < tokens:
+            raise TokensError(tokens, self._max_request_tokens)
         batched = await self._batcher.embed([e.ids for e in encoded])
         return Pooled(
             vectors=batched.vectors,
-            tokens=sum(len(e.ids) for e in encoded),
+            tokens=tokens,
             truncations=tuple(
                 Truncation(index=i, tokens=e.tokens, used=len(e.ids))
                 for i, e in enumerate(encoded)
