@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.errors import (
+    FingerprintError,
     InvalidRequestError,
     NotReadyError,
     PayloadTooLargeError,
@@ -25,7 +26,7 @@ from cortex_embed.server.route import JSON
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cortex_embed.domain import Truncation
+    from cortex_embed.domain import EmbedResult, Truncation
     from cortex_embed.wire.dialect import Dialect
 
 # Above these a thread decodes and encodes: 2 ms of work each (measured: 9 ms per MB of token
@@ -36,6 +37,9 @@ LARGE_BODY = 256 * 2**10
 LARGE_REPLY = 100_000
 # Clients refuse long header lines (aiohttp and Node from 8 to 16 KiB for all of them).
 _INDICES_SHOWN = 100
+FINGERPRINT = "X-Embedding-Fingerprint"
+IF_FINGERPRINT = "If-Embedding-Fingerprint"
+_FINGERPRINT_SHOWN = 200
 
 
 async def embed(dialect: Dialect, request: web.Request) -> web.Response:
@@ -48,14 +52,29 @@ async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Res
     service = request.app[SERVICE]
     decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
     asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    check_fingerprint(request, asked.request.model)
     await wait_for_model(request, dialect.LOAD_WAIT)
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
-    return web.Response(
-        body=payload, content_type=JSON, headers=truncation_headers(result.truncations)
-    )
+    return web.Response(body=payload, content_type=JSON, headers=vector_headers(result))
+
+
+def check_fingerprint(request: web.Request, model: str | None) -> None:
+    """Hold the request to its If-Embedding-Fingerprint, which reads as If-Match does (RFC 9110,
+    section 13.1.1): a list of fingerprints, or * for any. Raises FingerprintError."""
+    lines = request.headers.getall(IF_FINGERPRINT, None)
+    if lines is None:
+        return
+    given = ", ".join(lines)
+    own = request.app[SERVICE].served(model).fingerprint
+    if not {"*", own} & {one.strip().strip('"') for one in given.split(",")}:
+        raise FingerprintError(
+            f"The vectors here have the fingerprint {own or 'none'}; {IF_FINGERPRINT} asks for "
+            f"{given[:_FINGERPRINT_SHOWN]!r}. Vectors of two fingerprints cannot be compared: "
+            "serve the model and precision of your index, or embed the index again with these."
+        )
 
 
 async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
@@ -99,6 +118,12 @@ async def read_body(request: web.Request) -> bytes:
         raise InvalidRequestError(
             "The body broke off, or is not what its Content-Encoding or Transfer-Encoding says."
         ) from None
+
+
+def vector_headers(result: EmbedResult) -> dict[str, str]:
+    """What every reply with vectors says: their fingerprint, and which texts were cut."""
+    told = {FINGERPRINT: result.fingerprint} if result.fingerprint else {}
+    return told | truncation_headers(result.truncations)
 
 
 def truncation_headers(truncations: Sequence[Truncation]) -> dict[str, str]:

@@ -77,10 +77,13 @@ class EmbeddingsResponse(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """One served model. `created` is in Unix seconds."""
+    """One served model. `created` is in Unix seconds; OpenAI has no word for the last three."""
 
     id: str
     created: int
+    dimensions: int
+    max_tokens: int
+    fingerprint: str
     owned_by: str = OWNER
     object: str = "model"
 
@@ -168,14 +171,19 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     return with_list({"object": "list"}, "data", join_slices(data), tail)
 
 
-def encode_models(models: list[tuple[ModelSpec, int]]) -> bytes:
-    """Body of GET /v1/models, from specs and their creation times in Unix seconds."""
-    return msgspec.json.encode(Models([Model(spec.id, created) for spec, created in models]))
+def about(spec: ModelSpec, *, created: int, fingerprint: str) -> Model:
+    """`spec`, created at so many Unix seconds, as a client of OpenAI reads of it."""
+    return Model(spec.id, created, spec.dimensions, spec.max_tokens, fingerprint)
 
 
-def encode_model(spec: ModelSpec, created: int) -> bytes:
+def encode_models(models: list[Model]) -> bytes:
+    """Body of GET /v1/models."""
+    return msgspec.json.encode(Models(models))
+
+
+def encode_model(model: Model) -> bytes:
     """Body of GET /v1/models/{id}."""
-    return msgspec.json.encode(Model(spec.id, created))
+    return msgspec.json.encode(model)
 
 
 def status(error: EmbedError) -> int:
@@ -188,6 +196,8 @@ def encode_error(error: EmbedError) -> bytes:
     # OpenAI answers ordinary bad input with "code": null.
     code = None if error.code in {"invalid_request", "invalid_text"} else error.code
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    if error.status == 401:
+        code = "invalid_api_key"
     if error.status == 429:
         kind = code = "rate_limit_exceeded"
     param = safe(error.param) if error.param else None

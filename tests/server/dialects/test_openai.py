@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.conftest import SPEC
+from tests.server.conftest import FINGERPRINT, SPEC
 
 if TYPE_CHECKING:
     from tests.server.conftest import Running
@@ -20,6 +20,8 @@ async def test_models(running: Running, base: str) -> None:
     (model,) = listing["data"]
     assert model["id"] == SPEC.id
     assert (model["object"], model["owned_by"]) == ("model", "cortex-embed")
+    assert (model["dimensions"], model["max_tokens"]) == (SPEC.dimensions, SPEC.max_tokens)
+    assert model["fingerprint"] == FINGERPRINT
     for name in ("tiny", "Maker/Tiny-Model", "Maker%2FTiny-Model", "small"):
         async with running.http.get(f"{base}/{name}") as reply:
             assert reply.status == 200
