@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
+_ORIGIN = r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -78,7 +78,7 @@ def origins(raw: str) -> tuple[str, ...]:
     """
     found = []
     for one in map(str.strip, raw.split(",")):
-        match = _ORIGIN.fullmatch(one.lower())
+        match = re.fullmatch(_ORIGIN, one.lower())
         if one != "*" and not match:
             raise ValueError(
                 "must be * or origins such as https://app.example:8443, separated by commas: "

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 HEADER = "traceparent"
-_VERSION_00 = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
+_VERSION_00 = r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}"
 
 
 class Trace(NamedTuple):
@@ -22,7 +22,7 @@ class Trace(NamedTuple):
 
 def parse(header: str) -> Trace | None:
     """The trace that a `traceparent` header names; None where it is not valid."""
-    found = _VERSION_00.fullmatch(header)
+    found = re.fullmatch(_VERSION_00, header)
     if found is None or not found[1].strip("0") or not found[2].strip("0"):
         return None
     return Trace(found[1], found[2])
