@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cortex_embed import settings_file
 from cortex_embed.errors import UsageError
 from cortex_embed.parsers import (
     boolean,
@@ -327,6 +326,8 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
     values: dict[str, Any] = {}
     if location:
+        from cortex_embed import settings_file
+
         known = {row.name: row for row in rows()}
         for key, given in settings_file.read(location, known).items():
             values[key] = _parse(known[key], given, f"--config: {key} in {location}")
