@@ -24,8 +24,9 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
+    TokensError,
 )
-from cortex_embed.service import EmbeddingService, Limits
+from cortex_embed.service import EmbeddingService, Limits, ServedModel
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
@@ -268,3 +269,30 @@ async def test_lists_of_tokens_are_bounded_over_all_texts() -> None:
     request = EmbedRequest(("a" * 200_000, "b" * 50_001), param="inputs")
     with pytest.raises(InvalidRequestError, match="inputs has 250001 characters in all; tokens"):
         await service.tokenize(request, special=True)
+
+
+async def test_too_many_tokens_are_named_as_the_caller_does() -> None:
+    service, provider = await ready()
+    provider.fault = TokensError(600, 512)
+    with pytest.raises(
+        InvalidRequestError, match="input has 600 tokens; the limit is 512"
+    ) as caught:
+        await service.embed(EmbedRequest(texts=("a",), param="input", single=True))
+    assert (caught.value.param, caught.value.code) == ("input", "too_many_tokens")
+
+
+async def test_the_result_has_the_fingerprint_and_is_counted() -> None:
+    provider = FakeProvider()
+    models = [ServedModel(SPEC, 0, fingerprint="cx1:a")]
+    service = EmbeddingService([provider], models=models)
+    await service.load()
+    result = await service.embed(EmbedRequest(texts=("a", "b"), model="little"))
+    assert result.fingerprint == "cx1:a"
+    assert service.served("little") is models[0]
+    assert (service.metrics.embeds, service.metrics.texts, service.metrics.tokens) == (1, 2, 14)
+    provider.fault = EngineError("broken")
+    with pytest.raises(EngineError):
+        await service.embed(EmbedRequest(texts=("a",)))
+    with pytest.raises(InvalidRequestError):
+        await service.embed(EmbedRequest(texts=()))
+    assert (service.metrics.embeds, service.metrics.texts) == (2, 2)

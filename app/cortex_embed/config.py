@@ -22,6 +22,7 @@ from cortex_embed.parsers import (
     choice,
     duration,
     integer,
+    origins,
     path,
     size,
     size_or_none,
@@ -30,22 +31,6 @@ from cortex_embed.parsers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-__all__ = [
-    "ALL",
-    "CONFIG_ENV",
-    "ENV_PREFIX",
-    "LOOPBACK",
-    "Command",
-    "Row",
-    "Settings",
-    "duration",
-    "load",
-    "no_color",
-    "prepare_runtime_environment",
-    "rows",
-    "token",
-]
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
@@ -143,7 +128,14 @@ class Settings:
         "tokens that may wait before requests are refused with 429",
         on=HOSTED,
     )
-    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
+    max_inputs: int = _setting(16_384, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
+    max_request_tokens: int = _setting(
+        2_097_152,
+        integer(512, 10**9),
+        "TOKENS",
+        "tokens per request, counted after truncation",
+        on=HOSTED,
+    )
     max_text_chars: int = _setting(
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
@@ -206,6 +198,22 @@ class Settings:
         "ask clients for the API token that is in the environment variable NAME",
         shown="none",
     )
+    api_key_file: Path | None = _setting(
+        None,
+        path,
+        "PATH",
+        "ask clients for one of the API keys in PATH: one a line, # begins a comment "
+        "(CORTEX_EMBED_API_KEYS, comma-separated, adds to them)",
+        shown="none",
+    )
+    cors_origins: tuple[str, ...] | None = _setting(
+        None,
+        origins,
+        "ORIGINS",
+        "let web pages of these origins use the server: https://app.example,http://localhost:3000, "
+        "or * for all",
+        shown="none",
+    )
     ready_file: Path | None = _setting(
         None,
         path,
@@ -249,6 +257,13 @@ class Settings:
         "LEVEL",
         "least severe level logged to stderr",
         on=ALL,
+    )
+    log_format: str = _setting(
+        "text",
+        choice("text", "json"),
+        "FORMAT",
+        "what is written to stderr: text for people, or json, one object a line",
+        on=HOSTED,
     )
 
 
@@ -303,35 +318,19 @@ def _parse(row: Row, raw: str, source: str) -> Any:
         raise UsageError(f"{source}: {raw!r} {why}.") from None
 
 
-def _from_file(location: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        table = tomllib.loads(location.read_text(encoding="utf-8"))
-    except OSError as why:
-        raise UsageError(f"--config: cannot read {location}: {why.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
-        raise UsageError(f"--config: {location} is not valid TOML: {why}.") from None
-    known = {row.name: row for row in rows()}
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(
-                f"--config: {location} has an unknown key {key!r}. Known keys: {', '.join(known)}."
-            )
-        if not isinstance(value, str | int | float | bool):
-            raise UsageError(f"--config: {key} in {location} must be a single value.")
-        values[key] = _parse(known[key], str(value), f"--config: {key} in {location}")
-    return values
-
-
 def load(flags: Mapping[str, str | None], config: Path | None = None) -> Settings:
     """Settings from flags (raw strings by setting name), environment and file.
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
     """
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
-    values = _from_file(location) if location else {}
+    values: dict[str, Any] = {}
+    if location:
+        from cortex_embed import settings_file
+
+        known = {row.name: row for row in rows()}
+        for key, given in settings_file.read(location, known).items():
+            values[key] = _parse(known[key], given, f"--config: {key} in {location}")
     for row in rows():
         raw = flags.get(row.name)
         if raw is not None:
@@ -356,16 +355,19 @@ def _as_sidecar(values: dict[str, Any]) -> None:
 
 def token(name: str) -> str:
     """The API token in the environment variable `name`, which no message may quote."""
-    value = os.environ.get(name, "")
-    if not value:
-        state = "is empty" if name in os.environ else "is not set"
-        raise UsageError(f"--token-env: the variable {name} {state}; put the API token into it.")
-    if not (value.isascii() and value.isprintable() and " " not in value):
-        raise UsageError(
-            f"--token-env: the token in {name} has characters that no HTTP header can carry; "
-            "use letters, digits and signs of ASCII."
-        )
-    return value
+    from cortex_embed import api_keys
+
+    return api_keys.from_variable(name, os.environ.get(name))
+
+
+def keys(settings: Settings) -> tuple[str, ...]:
+    """The API keys of --api-key-file and of CORTEX_EMBED_API_KEYS. Raises UsageError."""
+    from cortex_embed import api_keys
+
+    listed = os.environ.get(api_keys.KEYS_ENV)
+    found = () if listed is None else api_keys.from_list(listed)
+    file = settings.api_key_file
+    return found if file is None else (*found, *api_keys.from_file(file))
 
 
 def prepare_runtime_environment() -> None:
@@ -391,11 +393,6 @@ def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> 
         if original is not None:
             environment["LD_LIBRARY_PATH"] = original
     return environment | dict(extra)
-
-
-def no_color() -> bool:
-    """Whether the person asked for no colour (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def unpack_dir() -> Path:

@@ -170,6 +170,8 @@ class EmbedResult:
     model: ModelSpec
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    fingerprint: str = ""
+    """Identity of the vector space; empty where the provider knows none."""
 
 
 class Provider(Protocol):
@@ -194,8 +196,8 @@ class Provider(Protocol):
     ) -> Pooled:
         """Embed n >= 1 texts.
 
-        Raises TextError for a text that cannot be embedded, OverloadedError when the queue
-        is full, EngineError when the runtime fails.
+        Raises TextError for a text that cannot be embedded, TokensError for too many tokens in
+        all, OverloadedError when the queue is full, EngineError when the runtime fails.
         """
 
     async def tokenize(

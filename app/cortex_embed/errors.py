@@ -3,12 +3,14 @@
     EmbedError
     ├── InvalidRequestError       400   the caller's input
     │   ├── TextError             400   one text of it, by index
+    │   ├── TokensError           400   all of its texts together
     │   ├── ModelNotFoundError    404
     │   └── UnsupportedError      400   this model, or this server, has no such thing
     ├── AuthenticationError       401   no token, or a wrong one
     ├── ForbiddenError            403   a web page that must not reach a local server
     ├── PayloadTooLargeError      413
     ├── RequestTimeoutError       408
+    ├── FingerprintError          412   the caller wants vectors of another space
     ├── RouteError                404, 405
     ├── OverloadedError           429   retry later
     ├── NotReadyError             503   loading or draining; retry later
@@ -79,6 +81,18 @@ class TextError(InvalidRequestError):
         self.index = index
 
 
+class TokensError(InvalidRequestError):
+    """The texts of a request have more tokens than one request may have; as above, nameless."""
+
+    code = "too_many_tokens"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"has {tokens} tokens; the limit is {limit} a request (--max-request-tokens). "
+            "Send several requests."
+        )
+
+
 class ModelNotFoundError(InvalidRequestError):
     """The named model is not served here (never answered by another model)."""
 
@@ -124,6 +138,13 @@ class RequestTimeoutError(EmbedError):
 
     code = "request_timeout"
     status = 408
+
+
+class FingerprintError(EmbedError):
+    """The vectors here are not of the space that the caller's index is of."""
+
+    code = "fingerprint_mismatch"
+    status = 412
 
 
 class RouteError(EmbedError):

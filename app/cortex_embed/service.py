@@ -18,7 +18,9 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
+    TokensError,
 )
+from cortex_embed.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +49,7 @@ is sent (measured), and the lists keep the interpreter busy for a second."""
 class Limits:
     """What one request may hold. `truncate` applies where the request does not say."""
 
-    max_inputs: int = 2048
+    max_inputs: int = 16_384
     max_text_chars: int = 1_000_000
     truncate: Truncate = "end"
 
@@ -76,7 +78,10 @@ class EmbeddingService:
         *,
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
+        metrics: Metrics | None = None,
     ) -> None:
+        """`metrics` is where the providers count, if they do."""
+        self.metrics = metrics or Metrics()
         self._providers = {p.spec.id: p for p in providers}
         self._limits = limits or Limits()
         started = int(time.time())
@@ -100,11 +105,15 @@ class EmbeddingService:
 
         Raises ModelNotFoundError: another model's vectors would be of another space.
         """
+        return self.served(name).spec
+
+    def served(self, name: str | None) -> ServedModel:
+        """As `resolve`, with what is known of the model beyond its spec."""
         if name is None:
-            return self._models[0].spec
+            return self._models[0]
         for model in self._models:
             if model.spec.answers_to(name):
-                return model.spec
+                return model
         served = ", ".join(m.spec.id for m in self._models)
         raise ModelNotFoundError(
             f"The model {name[:200]!r} is not served here. Served: {served}.",
@@ -130,8 +139,11 @@ class EmbeddingService:
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
         self._must_be_ready()
-        spec = self.resolve(request.model)
+        model = self.served(request.model)
+        spec = model.spec
         self._check(request, spec)
+        self.metrics.asked(request)
+        started = time.perf_counter()
         with named_by(request):
             pooled = await self._providers[spec.id].embed(
                 request.texts,
@@ -140,7 +152,11 @@ class EmbeddingService:
                 priority=request.priority or _priority(request.texts),
             )
         vectors = _shaped(pooled.vectors, request)
-        return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
+        result = EmbedResult(
+            vectors, pooled.tokens, spec, pooled.truncations, pooled.timings, model.fingerprint
+        )
+        self.metrics.embedded(request, result, time.perf_counter() - started)
+        return result
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
         """The state of every token of every text; what `embed` pools. Errors as for `embed`."""
@@ -236,6 +252,9 @@ def named_by(request: EmbedRequest) -> Iterator[None]:
     except TextError as why:
         where = request.path(why.index)
         raise InvalidRequestError(f"{where}: {why.message}", param=where, code=why.code) from None
+    except TokensError as why:
+        message = f"{request.param} {why.message}"
+        raise InvalidRequestError(message, param=request.param, code=why.code) from None
 
 
 def fault(text: Text, max_chars: int) -> str | None:
@@ -313,6 +332,7 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
 
     found = located or locate_model(settings)
     artifact, choice = found.artifact, found.choice
+    metrics = Metrics()
     provider = LocalProvider(
         artifact,
         precision=choice.precision,
@@ -320,6 +340,8 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         max_memory=settings.max_memory,
+        max_request_tokens=settings.max_request_tokens,
+        metrics=metrics,
     )
     limits = Limits(
         max_inputs=settings.max_inputs,
@@ -334,4 +356,4 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         facts=artifact.facts(choice.precision) | {"fingerprint": identity},
         origin=f"{choice}; from {artifact.directory}",
     )
-    return EmbeddingService([provider], limits=limits, models=[model])
+    return EmbeddingService([provider], limits=limits, models=[model], metrics=metrics)

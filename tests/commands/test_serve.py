@@ -102,7 +102,7 @@ def test_nothing_that_costs_is_imported_before_the_port_is_announced(tiny_mean: 
         "from cortex_embed.commands import serve\n"
         "from cortex_embed.config import Settings\n"
         "from cortex_embed import logs\n"
-        "def listening(*_):\n"
+        "def listening(*_, **__):\n"
         "    print(*{name.partition('.')[0] for name in sys.modules})\n"
         "    raise SystemExit\n"
         "logs.Reporter.listening = listening\n"

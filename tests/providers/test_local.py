@@ -16,8 +16,10 @@ from cortex_embed.errors import (
     InvalidRequestError,
     NotReadyError,
     TextError,
+    TokensError,
     UnsupportedError,
 )
+from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.providers import memory
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.states import MAX_TOKENS
@@ -25,6 +27,7 @@ from cortex_embed.vectors import l2_normalize
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Pooled, Text, TokenStates, Truncate
+    from cortex_embed.metrics import Family
     from cortex_embed.models.store import Artifact
 
 
@@ -232,3 +235,36 @@ async def test_states_need_a_loaded_model(tiny_mean: Artifact) -> None:
     with pytest.raises(NotReadyError):
         await states(provider, "a")
     await provider.close()
+
+
+async def test_tokens_of_a_request_are_bounded_after_truncation(tiny_mean: Artifact) -> None:
+    metrics = Metrics()
+    provider = LocalProvider(
+        tiny_mean,
+        threads=1,
+        max_batch_tokens=256,
+        max_queue_tokens=1_000_000,
+        max_request_tokens=3 * tiny_mean.spec.max_tokens,
+        metrics=metrics,
+    )
+    await provider.load()
+    try:
+        long = "word " * 2 * tiny_mean.spec.max_tokens
+        pooled = await embed(provider, long, long, long)
+        assert pooled.tokens == 3 * tiny_mean.spec.max_tokens
+        ran = metrics.families()
+        with pytest.raises(TokensError, match=f"has {4 * tiny_mean.spec.max_tokens} tokens"):
+            await embed(provider, long, long, long, long)
+        again = metrics.families()
+        assert [_count(f, "batch_texts") for f in ran] == [_count(f, "batch_texts") for f in again]
+    finally:
+        await provider.close()
+
+
+def _count(family: Family, name: str) -> list[int]:
+    """How often a histogram of this name was added to."""
+    return [
+        sum(sample.counts)
+        for sample in family.samples.values()
+        if family.name.endswith(name) and isinstance(sample, Histogram)
+    ]

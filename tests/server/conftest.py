@@ -53,6 +53,7 @@ SPEC = ModelSpec(
     aliases=("small",),
 )
 TIMEOUT = 20.0
+FINGERPRINT = "cx1:of-the-tiny-model"
 
 
 def vector(text: Text, prefix: str = "") -> list[float]:
@@ -147,7 +148,8 @@ class Recorder:
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_draining: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def listening(self, listener: Listener, token: str | None) -> None:
+    def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
+        del keyed
         self.events.append(("listening", listener.url, token))
 
     def loading(self, model: ServedModel) -> None:
@@ -229,14 +231,16 @@ def start(provider: FakeProvider) -> Start:
 
     @asynccontextmanager
     async def running(*, token: str | None = None, **changes: object) -> AsyncIterator[Running]:
+        keys = () if token is None else (token,)
         settings = replace(Settings(port=0, grace_period=5.0), **changes)  # type: ignore[arg-type]
         facts = {"id": "tiny", "pooling": "cls"}
         service = EmbeddingService(
-            [provider], models=[ServedModel(provider.spec, 1_761_500_000, facts)]
+            [provider],
+            models=[ServedModel(provider.spec, 1_761_500_000, facts, fingerprint=FINGERPRINT)],
         )
         report = Recorder()
         listener = await asyncio.to_thread(listen, settings)
-        server = Server(settings, service, report, listener, token)
+        server = Server(settings, service, report, listener, keys)
         task = asyncio.get_running_loop().create_task(server.run())
         await asyncio.wait_for(report.is_loading.wait(), TIMEOUT)
         if provider.load_gate.is_set() and not provider.load_failure:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.server.conftest import vector
+from tests.server.conftest import FINGERPRINT, vector
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
-    from tests.server.conftest import Running, Start
+    from tests.server.conftest import FakeProvider, Running, Start
 
 
 def unit(text: Text, prefix: str = "") -> Any:
@@ -123,3 +123,52 @@ async def test_large_reply_leaves_the_loop_free(start: Start) -> None:
         reply, answer = await wide
         assert reply.status == 200
         assert len(json.loads(answer)["embeddings"]) == 2048
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/embed", {"texts": ["a"]}), ("/v1/embeddings", {"model": "tiny", "input": "a"})],
+)
+async def test_the_fingerprint_travels_with_every_answer(
+    running: Running, path: str, body: dict[str, object]
+) -> None:
+    name = "If-Embedding-Fingerprint"
+    for given in (None, FINGERPRINT, f'"{FINGERPRINT}"', "*", f'"cx1:other", "{FINGERPRINT}"'):
+        reply, _ = await running.post(path, body, headers={name: given} if given else {})
+        assert reply.status == 200, given
+        assert reply.headers["X-Embedding-Fingerprint"] == FINGERPRINT
+    several = [(name, "cx1:other"), (name, FINGERPRINT)]
+    assert (await running.post(path, body, headers=several))[0].status == 200
+
+
+@pytest.mark.parametrize("given", ["cx1:other", "", '""', FINGERPRINT[:-1], "cx1:" + "x" * 4000])
+async def test_another_fingerprint_is_a_precondition_that_fails(
+    running: Running, given: str
+) -> None:
+    headers = {"If-Embedding-Fingerprint": given}
+    reply, body = await running.post("/embed", {"texts": ["a"]}, headers=headers)
+    assert reply.status == 412
+    error = json.loads(body)
+    assert error["code"] == "fingerprint_mismatch"
+    assert FINGERPRINT in error["error"]
+    assert given[:100] in error["error"]
+    assert len(error["error"]) < 700
+    assert "embed the index again" in error["error"]
+    openai, body = await running.post(
+        "/v1/embeddings", {"model": "tiny", "input": "a"}, headers=headers
+    )
+    assert openai.status == 412
+    assert json.loads(body)["error"]["code"] == "fingerprint_mismatch"
+    unknown, _ = await running.post("/embed", {"texts": ["a"], "model": "no"}, headers=headers)
+    assert unknown.status == 404
+    assert (await running.post("/embed", {"texts": ["a"]}))[0].status == 200
+
+
+async def test_a_mismatch_is_known_before_the_model_is_loaded(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=60.0) as running:
+        headers = {"If-Embedding-Fingerprint": "cx1:other"}
+        reply, _ = await running.post("/embed", {"texts": ["a"]}, headers=headers)
+        assert reply.status == 412

@@ -71,7 +71,7 @@ def _whole_numbers(flag: str, raw: str, most: int) -> tuple[int, ...]:
 
 
 def _seconds(raw: str) -> float:
-    from cortex_embed.config import duration
+    from cortex_embed.parsers import duration
 
     try:
         value = duration(raw)

@@ -54,7 +54,7 @@ def run(settings: Callable[[], Settings]) -> int:
     output = pipes.Output(pipes.own_stdout())
     try:
         given = settings()
-        logs.configure(given.log_level)
+        logs.configure(given.log_level, given.log_format)
         return asyncio.run(Host(given, partial(_build, given), output).run(pipes.stdin()))
     except Exception as why:
         unexpected = EmbedError(f"The start failed: {type(why).__name__}; stderr has more.")

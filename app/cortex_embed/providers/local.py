@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, TokenStates, Truncation
-from cortex_embed.errors import InvalidRequestError, NotReadyError, TextError, UnsupportedError
+from cortex_embed.errors import (
+    InvalidRequestError,
+    NotReadyError,
+    TextError,
+    TokensError,
+    UnsupportedError,
+)
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
         Token,
         Truncate,
     )
+    from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
@@ -60,8 +67,13 @@ class LocalProvider:
         max_queue_tokens: int,
         precision: str = "fp32",
         max_memory: int = 0,
+        max_request_tokens: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
+        """`max_request_tokens` 0 is no limit; `metrics` is told of every micro-batch."""
         self._artifact = artifact
+        self._max_request_tokens = max_request_tokens
+        self._metrics = metrics
         self._precision = precision
         self._max_memory = max_memory
         self._threads = threads
@@ -125,6 +137,7 @@ class LocalProvider:
             max_batch_tokens=size.max_batch_tokens,
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
+            metrics=self._metrics,
         )
         self._states = self._state_runner(size.max_batch_tokens)
 
@@ -180,10 +193,11 @@ class LocalProvider:
         started = time.perf_counter()
         encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
         tokenized = time.perf_counter()
+        tokens = self._counted(encoded)
         batched = await self._batcher.embed([e.ids for e in encoded])
         return Pooled(
             vectors=batched.vectors,
-            tokens=sum(len(e.ids) for e in encoded),
+            tokens=tokens,
             truncations=_truncations(encoded),
             timings=Timings(
                 tokenize=tokenized - started,
@@ -240,10 +254,17 @@ class LocalProvider:
                 "text, not one a token. Export the model again, or ask for embeddings."
             )
         encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
-        tokens = sum(len(e.ids) for e in encoded)
+        tokens = self._counted(encoded)
         self._check_states(tokens)
         states = await self._states.run([e.ids for e in encoded])
         return TokenStates(states, tokens, _truncations(encoded))
+
+    def _counted(self, encoded: Sequence[Encoded]) -> int:
+        """Tokens of a whole request. Raises TokensError for more than one may have."""
+        tokens = sum(len(e.ids) for e in encoded)
+        if 0 < self._max_request_tokens < tokens:
+            raise TokensError(tokens, self._max_request_tokens)
+        return tokens
 
     def _check_states(self, tokens: int) -> None:
         """Raises InvalidRequestError for more states than one reply may hold."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from cortex_embed.errors import (
+    FingerprintError,
     InvalidRequestError,
     NotReadyError,
     PayloadTooLargeError,
@@ -38,6 +39,9 @@ LARGE_BODY = 256 * 2**10
 LARGE_REPLY = 100_000
 # Clients refuse long header lines (aiohttp and Node from 8 to 16 KiB for all of them).
 _INDICES_SHOWN = 100
+FINGERPRINT = "X-Embedding-Fingerprint"
+IF_FINGERPRINT = "If-Embedding-Fingerprint"
+_FINGERPRINT_SHOWN = 200
 
 
 async def embed(dialect: ServerDialect, request: web.Request) -> web.Response:
@@ -61,14 +65,33 @@ async def asked_in(dialect: ServerDialect, request: web.Request, body: bytes) ->
 
 async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:
     """The response to `asked`, once the model is there."""
+    check_fingerprint(request, asked.request.model)
     await wait_for_model(request, dialect.LOAD_WAIT)
     result = await request.app[SERVICE].embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
     return web.Response(
-        body=payload, content_type=JSON, headers=truncation_headers(result.truncations)
+        body=payload,
+        content_type=JSON,
+        headers=vector_headers(result.fingerprint, result.truncations),
     )
+
+
+def check_fingerprint(request: web.Request, model: str | None) -> None:
+    """Hold the request to its If-Embedding-Fingerprint, which reads as If-Match does (RFC 9110,
+    section 13.1.1): a list of fingerprints, or * for any. Raises FingerprintError."""
+    lines = request.headers.getall(IF_FINGERPRINT, None)
+    if lines is None:
+        return
+    given = ", ".join(lines)
+    own = request.app[SERVICE].served(model).fingerprint
+    if not {"*", own} & {one.strip().strip('"') for one in given.split(",")}:
+        raise FingerprintError(
+            f"The vectors here have the fingerprint {own or 'none'}; {IF_FINGERPRINT} asks for "
+            f"{given[:_FINGERPRINT_SHOWN]!r}. Vectors of two fingerprints cannot be compared: "
+            "serve the model and precision of your index, or embed the index again with these."
+        )
 
 
 async def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
@@ -117,6 +140,12 @@ async def read_body(request: web.Request) -> bytes:
         raise InvalidRequestError(
             "The body broke off, or is not what its Content-Encoding or Transfer-Encoding says."
         ) from None
+
+
+def vector_headers(fingerprint: str, truncations: Sequence[Truncation]) -> dict[str, str]:
+    """What every reply with vectors says of them."""
+    told = {FINGERPRINT: fingerprint} if fingerprint else {}
+    return told | truncation_headers(truncations)
 
 
 def truncation_headers(truncations: Sequence[Truncation]) -> dict[str, str]:

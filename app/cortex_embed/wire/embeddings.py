@@ -103,6 +103,8 @@ def encode_error(error: EmbedError) -> bytes:
     message = safe(error.message)
     code = None if error.code in _ORDINARY else error.code
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    if error.status == 401:
+        code = "invalid_api_key"
     if error.status == 429:
         kind = code = "rate_limit_exceeded"
     param = safe(error.param) if error.param else None

@@ -105,6 +105,24 @@ class NativeError(msgspec.Struct):
     param: str | None = None
 
 
+class Stats(msgspec.Struct):
+    """Body of GET /stats: the load now, and what was done since the start.
+
+    `uptime` is in seconds, `rss` in bytes (null where the system does not tell). `requests` are
+    those for vectors, answered or not; `truncated` counts texts.
+    """
+
+    uptime: float
+    in_flight: int
+    queued_texts: int
+    queued_tokens: int
+    requests: int
+    texts: int
+    tokens: int
+    truncated: int
+    rss: int | None
+
+
 ERROR = NativeError
 _request = msgspec.json.Decoder(EmbedBody)
 

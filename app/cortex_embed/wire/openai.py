@@ -69,10 +69,13 @@ class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
 
 
 class Model(msgspec.Struct):
-    """One served model. `created` is in Unix seconds."""
+    """One served model. `created` is in Unix seconds; OpenAI has no word for the last three."""
 
     id: str
     created: int
+    dimensions: int
+    max_tokens: int
+    fingerprint: str
     owned_by: str = OWNER
     object: str = "model"
 
@@ -234,14 +237,19 @@ def _texts(given: str | jina.Item | list[Any]) -> tuple[tuple[Text, ...], bool]:
     return tuple(given if kind is str else map(tuple, given)), False
 
 
-def encode_models(models: list[tuple[ModelSpec, int]]) -> bytes:
-    """Body of GET /v1/models, from specs and their creation times in Unix seconds."""
-    return msgspec.json.encode(Models([Model(spec.id, created) for spec, created in models]))
+def about(spec: ModelSpec, *, created: int, fingerprint: str) -> Model:
+    """`spec`, created at so many Unix seconds, as a client of OpenAI reads of it."""
+    return Model(spec.id, created, spec.dimensions, spec.max_tokens, fingerprint)
 
 
-def encode_model(spec: ModelSpec, created: int) -> bytes:
+def encode_models(models: list[Model]) -> bytes:
+    """Body of GET /v1/models."""
+    return msgspec.json.encode(Models(models))
+
+
+def encode_model(model: Model) -> bytes:
     """Body of GET /v1/models/{id}."""
-    return msgspec.json.encode(Model(spec.id, created))
+    return msgspec.json.encode(model)
 
 
 def status(error: EmbedError) -> int:

@@ -80,7 +80,7 @@ def message(body: bytes) -> str:
         ({"model": "tiny"}, "texts is missing"),
         ({"model": "tiny", "texts": []}, "texts is empty; send at least one text"),
         ({"model": "tiny", "texts": ["a", ""]}, "texts[1] is empty"),
-        ({"model": "tiny", "texts": ["a"] * 2049}, "texts has 2049 texts; the limit is 2048"),
+        ({"model": "tiny", "texts": ["a"] * 16385}, "texts has 16385 texts; the limit is 16384"),
         ({**GOOD, "input_type": "image"}, "no images here"),
         ({**GOOD, "embedding_types": ["int4"]}, "embedding_types[0]: got 'int4'"),
         ({**GOOD, "output_dimension": 9}, "output_dimension is 9; tiny gives 1 to 8"),

@@ -205,7 +205,7 @@ async def test_bad_bodies(running: Running, path: str, body: bytes, says: str) -
         (EMBED, {"input": 5}, "input: got a number; input must be a text or a list of texts"),
         (EMBED, {"input": ["a", ""]}, "input[1] is empty; leave it out, or send a text."),
         (EMBED, {"input": "a\0"}, "input contains NUL (U+0000) at character 1"),
-        (EMBED, {"input": ["a"] * 2049}, "input has 2049 texts; the limit is 2048"),
+        (EMBED, {"input": ["a"] * 16385}, "input has 16385 texts; the limit is 16384"),
         (EMBED, {"input": "a", "dimensions": 9}, "dimensions is 9; tiny gives 1 to 8."),
         (EMBED, {"input": "a", "dimensions": -1}, "dimensions is -1; tiny gives 1 to 8."),
         (EMBED, {"input": "a", "dimensions": 10**30}, "dimensions: number out of range"),

@@ -12,7 +12,7 @@ import pytest
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
 from cortex_embed.vectors import quantize
-from tests.server.conftest import SPEC
+from tests.server.conftest import FINGERPRINT, SPEC
 
 if TYPE_CHECKING:
     from cortex_embed.vectors import Dtype
@@ -30,6 +30,8 @@ async def test_models(running: Running, base: str) -> None:
     (model,) = listing["data"]
     assert model["id"] == SPEC.id
     assert (model["object"], model["owned_by"]) == ("model", "cortex-embed")
+    assert (model["dimensions"], model["max_tokens"]) == (SPEC.dimensions, SPEC.max_tokens)
+    assert model["fingerprint"] == FINGERPRINT
     for name in ("tiny", "Maker/Tiny-Model", "Maker%2FTiny-Model", "small"):
         async with running.http.get(f"{base}/{name}") as reply:
             assert reply.status == 200
@@ -103,7 +105,7 @@ def detail(body: bytes) -> str:
         ({"input": []}, "input is empty; send at least one text"),
         ({"input": None}, "input: got null; input must be"),
         ({"input": ["a", ""]}, "input[1] is empty"),
-        ({"input": ["a"] * 2049}, "input has 2049 texts; the limit is 2048"),
+        ({"input": ["a"] * 16385}, "input has 16385 texts; the limit is 16384"),
         (
             {"input": [{"image": "x"}]},
             "input[0]: got an object that is no text; there are no images",

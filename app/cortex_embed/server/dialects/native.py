@@ -5,15 +5,17 @@ It must never hold what another dialect has a word for.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from cortex_embed.server import handlers
-from cortex_embed.server.keys import SERVICE
-from cortex_embed.server.route import JSON, Operation, Route
+from cortex_embed.server.keys import SERVICE, TRAFFIC
+from cortex_embed.server.route import JSON, TEXT, Operation, Route
 from cortex_embed.wire import generate, native
 
 
@@ -47,6 +49,37 @@ async def readyz(request: web.Request) -> web.Response:
     if phase == "ready":
         return _json({"status": phase})
     return _json({"status": phase}, status=503, headers={"Retry-After": "1"})
+
+
+async def stats(request: web.Request) -> web.Response:
+    """The load, for a page that shows it."""
+    from cortex_embed.providers.memory import resident
+
+    metrics = request.app[SERVICE].metrics
+    texts, tokens = metrics.waiting()
+    told = native.Stats(
+        uptime=round(metrics.uptime, 3),
+        in_flight=request.app[TRAFFIC].in_flight,
+        queued_texts=texts,
+        queued_tokens=tokens,
+        requests=metrics.embeds,
+        texts=metrics.texts,
+        tokens=metrics.tokens,
+        truncated=metrics.truncations,
+        rss=await asyncio.to_thread(resident),
+    )
+    return web.Response(body=msgspec.json.encode(told), content_type=JSON)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Everything counted, for Prometheus."""
+    from cortex_embed.server import exposition
+
+    service = request.app[SERVICE]
+    told = exposition.families(service, request.app[TRAFFIC].in_flight)
+    accept = ",".join(request.headers.getall("Accept", ()))
+    shown = await asyncio.to_thread(exposition.render, told, accept, began=service.metrics.started)
+    return web.Response(body=shown.body, headers={"Content-Type": shown.media})
 
 
 def _json(
@@ -91,6 +124,14 @@ ROUTES = (
         native,
         model_info,
         Operation("The default model's manifest", response=dict[str, Any]),
+    ),
+    Route("GET", "/stats", native, stats, Operation("The load", response=native.Stats)),
+    Route(
+        "GET",
+        "/metrics",
+        native,
+        metrics,
+        Operation("Metrics for Prometheus", response=str, media=TEXT),
     ),
     Route(
         "GET",

@@ -7,6 +7,7 @@ that was not asked for.
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,18 +16,23 @@ from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
 from cortex_embed.wire import embeddings, openai
 
+if TYPE_CHECKING:
+    from cortex_embed.service import ServedModel
+
 
 async def list_models(request: web.Request) -> web.Response:
-    models = [(model.spec, model.created) for model in request.app[SERVICE].models()]
+    models = [_about(model) for model in request.app[SERVICE].models()]
     return web.Response(body=openai.encode_models(models), content_type=JSON)
 
 
 async def get_model(request: web.Request) -> web.Response:
     """One model by any of its names. Raises ModelNotFoundError."""
-    service = request.app[SERVICE]
-    spec = service.resolve(request.match_info["id"])
-    created = next(model.created for model in service.models() if model.spec.id == spec.id)
-    return web.Response(body=openai.encode_model(spec, created), content_type=JSON)
+    model = request.app[SERVICE].served(request.match_info["id"])
+    return web.Response(body=openai.encode_model(_about(model)), content_type=JSON)
+
+
+def _about(model: ServedModel) -> openai.Model:
+    return openai.about(model.spec, created=model.created, fingerprint=model.fingerprint)
 
 
 _EMBED = partial(handlers.embed, openai)

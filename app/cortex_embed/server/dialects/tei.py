@@ -34,11 +34,14 @@ async def embed_all(request: web.Request) -> web.Response:
     """Every token's state, special tokens included: what pooling would read."""
     body = await handlers.read_body(request)
     asked = await handlers.decoded(tei_tokens.decode_embed_all, body)
+    handlers.check_fingerprint(request, asked.model)
     await handlers.wait_for_model(request)
-    found = await request.app[SERVICE].token_states(asked)
+    service = request.app[SERVICE]
+    found = await service.token_states(asked)
     size = sum(rows.size for rows in found.states)
     payload = await _encoded(tei_tokens.encode_states, found, large=size > handlers.LARGE_REPLY)
-    headers = handlers.truncation_headers(found.truncations)
+    own = service.served(asked.model).fingerprint
+    headers = handlers.vector_headers(own, found.truncations)
     return web.Response(body=payload, content_type=JSON, headers=headers)
 
 
