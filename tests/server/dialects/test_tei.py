@@ -11,7 +11,7 @@ import pytest
 
 from cortex_embed import __version__
 from cortex_embed.errors import EngineError, OverloadedError, TextError, UnsupportedError
-from tests.server.conftest import vector
+from tests.server.conftest import FINGERPRINT, vector
 
 if TYPE_CHECKING:
     from tests.server.conftest import FakeProvider, Running, Start
@@ -114,7 +114,7 @@ async def test_info(start: Start) -> None:
         "sha": None,
         "docker_label": None,
         "dimensions": 8,
-        "fingerprint": "",
+        "fingerprint": FINGERPRINT,
     }
 
 
@@ -154,7 +154,7 @@ async def test_health_says_when_and_needs_no_token(start: Start, provider: FakeP
             {"inputs": PAIR | {"sentences": ["b", ""]}},
             "inputs.sentences[1] is empty",
         ),
-        ("/similarity", {"inputs": PAIR | {"sentences": ["b"] * 2048}}, "inputs has 16385 texts"),
+        ("/similarity", {"inputs": PAIR | {"sentences": ["b"] * 16384}}, "inputs has 16385 texts"),
         ("/similarity", {"inputs": "a"}, "inputs: got a string"),
         ("/similarity", b"", "body is empty"),
         ("/embed_all", b'{"inputs": ', "not valid JSON"),
