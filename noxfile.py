@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent
 DEFAULT_MODEL = "all-minilm-l6-v2"
 SOURCES = Path("dist", "sources", DEFAULT_MODEL)
 EMBEDDED = Path("app", "cortex_embed", "embedded")
+VOCABULARIES = Path("app", "cortex_embed", "vocabularies")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -35,7 +36,8 @@ def install(session: nox.Session, lock: str) -> None:
 
 
 def embed_default_model(session: nox.Session) -> None:
-    """Fetch, export and check the model that a source checkout carries."""
+    """Fetch, export and check the model and the vocabulary that a source checkout carries."""
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
     session.run("python", "build/fetch_model.py", DEFAULT_MODEL, "--out", str(SOURCES))
     session.run(
         "python", "build/export_onnx.py", str(SOURCES), "--model", DEFAULT_MODEL,

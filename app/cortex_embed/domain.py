@@ -21,7 +21,8 @@ InputType = Literal["query", "document"]
 Truncate = Literal["end", "start", "none"]
 Priority = Literal["interactive", "bulk"]
 Text = str | tuple[int, ...]
-"""One string to embed, or the token ids of one text, special tokens included."""
+"""One string to embed, or the token ids of one text: the model's, special tokens included, or
+OpenAI's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,14 @@ class Pooled:
 
     `vectors` is float32 [n, dimensions]: full width, pooled, not yet normalized.
     `tokens` counts the tokens embedded, special ones included, after truncation.
+    `read_as` names the vocabulary in which token ids were read that were not the model's own.
     """
 
     vectors: Vectors
     tokens: int
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    read_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ class EmbedResult:
     model: ModelSpec
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    read_as: str | None = None
+    """See `Pooled`."""
 
 
 class Provider(Protocol):

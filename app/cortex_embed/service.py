@@ -135,7 +135,9 @@ class EmbeddingService:
                 priority=request.priority or _priority(request.texts),
             )
         vectors = _shaped(pooled.vectors, request)
-        return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
+        return EmbedResult(
+            vectors, pooled.tokens, spec, pooled.truncations, pooled.timings, pooled.read_as
+        )
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
         """The state of every token of every text; what `embed` pools. Errors as for `embed`."""

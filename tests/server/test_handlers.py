@@ -84,6 +84,15 @@ async def test_dimensions_shorten_and_renormalize(running: Running) -> None:
     np.testing.assert_allclose(json.loads(raw)["embeddings"], [vector("a")])
 
 
+async def test_ids_read_in_another_vocabulary_are_announced(running: Running) -> None:
+    body = {"model": "tiny", "input": [[15339, 1917]]}
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert "X-Token-Ids" not in reply.headers
+    running.provider.read_as = "cl100k_base"
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert reply.headers["X-Token-Ids"] == "cl100k_base"
+
+
 async def test_truncation_is_reported(running: Running) -> None:
     texts = ["short", "x" * 17, "y" * 40]
     reply, body = await running.post("/embed", {"texts": texts})

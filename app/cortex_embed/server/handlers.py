@@ -53,9 +53,10 @@ async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Res
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
-    return web.Response(
-        body=payload, content_type=JSON, headers=truncation_headers(result.truncations)
-    )
+    headers = truncation_headers(result.truncations)
+    if result.read_as:
+        headers["X-Token-Ids"] = result.read_as
+    return web.Response(body=payload, content_type=JSON, headers=headers)
 
 
 async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
