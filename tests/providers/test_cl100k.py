@@ -17,7 +17,7 @@ from cortex_embed.providers import cl100k
 from cortex_embed.providers.cl100k import Cl100k, NotCl100kError, pack, unpack
 
 CASES = json.loads(
-    (Path(__file__).parent.parent / "data" / "golden-cl100k.json").read_text(encoding="utf-8")
+    (Path(__file__).parent.parent / "data" / "cl100k.json").read_text(encoding="utf-8")
 )["cases"]
 CHINESE = CASES[5]["ids"]
 

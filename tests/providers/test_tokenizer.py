@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CLS, SEP = 101, 102
 TESTS = Path(__file__).resolve().parent.parent
 README = TESTS.parent / "README.md"
-OPENAI = json.loads((TESTS / "data" / "golden-cl100k.json").read_text(encoding="utf-8"))["cases"]
+OPENAI = json.loads((TESTS / "data" / "cl100k.json").read_text(encoding="utf-8"))["cases"]
 
 
 @pytest.fixture(scope="module")
