@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 InputType = Literal["query", "document"]
 Truncate = Literal["end", "start", "none"]
 Priority = Literal["interactive", "bulk"]
+
+
+class OpenAIIds(tuple[int, ...]):
+    """Token ids sent by OpenAI's own client libraries: they, and what is built on them (LangChain),
+    tokenize with OpenAI's vocabulary or not at all."""
+
+    __slots__ = ()
+
+
 Text = str | tuple[int, ...]
-"""One string to embed, or the token ids of one text, special tokens included."""
+"""One string to embed, or the token ids of one text: the model's, special tokens included, or
+OpenAI's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +151,14 @@ class Pooled:
 
     `vectors` is float32 [n, dimensions]: full width, pooled, not yet normalized.
     `tokens` counts the tokens embedded, special ones included, after truncation.
+    `read_as` names the vocabulary in which token ids were read that were not the model's own.
     """
 
     vectors: Vectors
     tokens: int
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    read_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,8 @@ class EmbedResult:
     timings: Timings = field(default_factory=Timings)
     fingerprint: str = ""
     """Identity of the vector space; empty where the provider knows none."""
+    read_as: str | None = None
+    """See `Pooled`."""
 
 
 class Provider(Protocol):

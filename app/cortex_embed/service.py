@@ -153,7 +153,13 @@ class EmbeddingService:
             )
         vectors = _shaped(pooled.vectors, request)
         result = EmbedResult(
-            vectors, pooled.tokens, spec, pooled.truncations, pooled.timings, model.fingerprint
+            vectors,
+            pooled.tokens,
+            spec,
+            pooled.truncations,
+            pooled.timings,
+            fingerprint=model.fingerprint,
+            read_as=pooled.read_as,
         )
         self.metrics.embedded(request, result, time.perf_counter() - started)
         return result

@@ -97,6 +97,21 @@ async def test_truncations_are_reported_with_counts(tiny_mean: Artifact) -> None
     assert result.tokens == 3 + limit + 3
 
 
+async def test_openais_ids_give_the_vector_of_their_text(tiny_mean: Artifact) -> None:
+    """Alone and among many; they are read in a thread, and the result says so."""
+    hello: Text = (15339, 1917)
+    async with loaded(tiny_mean) as provider:
+        plain = await embed(provider, "hello world")
+        for result in (await embed(provider, hello), await embed(provider, *[hello] * 300)):
+            assert result.read_as == "cl100k_base"
+            assert result.vectors[-1].tobytes() == plain.vectors[0].tobytes()
+            assert result.tokens == plain.tokens * len(result.vectors)
+        with pytest.raises(TextError) as caught:
+            await embed(provider, *[hello] * 30_000, (71, 6151, 385))
+    assert plain.read_as is None
+    assert caught.value.index == 30_000
+
+
 async def test_a_fault_names_the_text_even_in_a_later_slice(tiny_mean: Artifact) -> None:
     limit = tiny_mean.spec.max_tokens
     texts = ["a " * (limit - 2)] * 3000 + ["a " * (limit + 1)]

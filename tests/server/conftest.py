@@ -73,6 +73,7 @@ class FakeProvider:
         self.started = asyncio.Event()
         self.failure: Exception | None = None
         self.load_failure: Exception | None = None
+        self.read_as: str | None = None
         self.cancelled = 0
         self.closed = False
 
@@ -105,7 +106,7 @@ class FakeProvider:
         rows = [vector(text, self.spec.prefix(input_type)) for text in texts]
         cut = [Truncation(i, len(t), limit) for i, t in enumerate(texts) if len(t) > limit]
         used = sum(min(len(text), limit) for text in texts)
-        return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut))
+        return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut), read_as=self.read_as)
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from cortex_embed.domain import OpenAIIds
 from tests.server.conftest import FINGERPRINT, vector
 
 if TYPE_CHECKING:
@@ -82,6 +83,15 @@ async def test_dimensions_shorten_and_renormalize(running: Running) -> None:
     np.testing.assert_allclose(row, expected, atol=1e-6)
     _, raw = await running.post("/embed", {"texts": ["a"], "normalize": False})
     np.testing.assert_allclose(json.loads(raw)["embeddings"], [vector("a")])
+
+
+async def test_ids_read_in_another_vocabulary_are_announced(running: Running) -> None:
+    body = {"model": "tiny", "input": [[15339, 1917]]}
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert "X-Token-Ids" not in reply.headers
+    running.provider.read_as = "cl100k_base"
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert reply.headers["X-Token-Ids"] == "cl100k_base"
 
 
 async def test_truncation_is_reported(running: Running) -> None:
@@ -172,3 +182,22 @@ async def test_a_mismatch_is_known_before_the_model_is_loaded(
         headers = {"If-Embedding-Fingerprint": "cx1:other"}
         reply, _ = await running.post("/embed", {"texts": ["a"]}, headers=headers)
         assert reply.status == 412
+
+
+async def test_ids_of_openais_own_client_are_known_as_such(
+    running: Running, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[type] = []
+    embed = provider.embed
+
+    async def watched(texts: Any, **options: Any) -> Any:
+        seen.extend(map(type, texts))
+        return await embed(texts, **options)
+
+    monkeypatch.setattr(provider, "embed", watched)
+    for sent in ([[1, 2], [3]], ["a"]):
+        for headers in ({}, {"X-Stainless-Lang": "python"}):
+            body = {"model": "tiny", "input": sent}
+            reply, _ = await running.post("/v1/embeddings", body, headers=headers)
+            assert reply.status == 200
+    assert seen == [tuple, tuple, OpenAIIds, OpenAIIds, str, str]

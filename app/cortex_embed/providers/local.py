@@ -204,13 +204,15 @@ class LocalProvider:
                 queue=batched.queue_seconds,
                 engine=batched.engine_seconds,
             ),
+            read_as=next((e.read_as for e in encoded if e.read_as), None),
         )
 
     async def _encode(
         self, texts: Sequence[Text], prefix: str, truncate: Truncate
     ) -> list[Encoded]:
         assert self._tokenizer is not None  # noqa: S101 - embed() has checked; this is for mypy
-        if sum(map(len, texts)) <= _INLINE_CHARS:
+        # Ids may need another vocabulary, which takes its time to load.
+        if sum(map(len, texts)) <= _INLINE_CHARS and all(isinstance(t, str) for t in texts):
             return self._tokenizer.encode(texts, prefix=prefix, truncate=truncate)
         loop = asyncio.get_running_loop()
         encoded: list[Encoded] = []
@@ -335,9 +337,11 @@ def _slices(texts: Sequence[SomeText]) -> list[Sequence[SomeText]]:
     slices: list[Sequence[SomeText]] = []
     start = chars = 0
     for end, text in enumerate(texts):
-        if end > start and chars + len(text) > _SLICE_CHARS:
+        # An id stands for some four characters.
+        size = len(text) * (1 if isinstance(text, str) else 4)
+        if end > start and chars + size > _SLICE_CHARS:
             slices.append(texts[start:end])
             start, chars = end, 0
-        chars += len(text)
+        chars += size
     slices.append(texts[start:])
     return slices

@@ -21,7 +21,8 @@ _ALLOW_HEADERS = (
     "If-Embedding-Fingerprint"
 )
 _EXPOSED = (
-    "X-Request-Id, X-Truncated, X-Truncated-Indices, Retry-After, X-Phase, X-Embedding-Fingerprint"
+    "X-Request-Id, X-Truncated, X-Truncated-Indices, Retry-After, X-Phase, X-Token-Ids, "
+    "X-Embedding-Fingerprint"
 )
 _MAX_AGE = "7200"  # what browsers cap it at
 

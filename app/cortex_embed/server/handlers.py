@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import (
     FingerprintError,
     InvalidRequestError,
@@ -39,6 +41,9 @@ LARGE_BODY = 256 * 2**10
 LARGE_REPLY = 100_000
 # Clients refuse long header lines (aiohttp and Node from 8 to 16 KiB for all of them).
 _INDICES_SHOWN = 100
+# What OpenAI's libraries, which Stainless generates, send with every request.
+_OPENAI_CLIENT = "X-Stainless-Lang"
+READ_AS = "X-Token-Ids"
 FINGERPRINT = "X-Embedding-Fingerprint"
 IF_FINGERPRINT = "If-Embedding-Fingerprint"
 _FINGERPRINT_SHOWN = 200
@@ -60,7 +65,16 @@ async def asked_in(dialect: ServerDialect, request: web.Request, body: bytes) ->
     asked = await decoded(partial(dialect.decode_request, served=served), body)
     if asked.dialect is not None:
         request[DIALECT] = asked.dialect
-    return asked
+    return _marked(asked) if _OPENAI_CLIENT in request.headers else asked
+
+
+def _marked(asked: Asked) -> Asked:
+    """`asked`, its token ids known to come from a client of OpenAI."""
+    texts = asked.request.texts
+    if all(isinstance(text, str) for text in texts):
+        return asked
+    marked = tuple(text if isinstance(text, str) else OpenAIIds(text) for text in texts)
+    return replace(asked, request=replace(asked.request, texts=marked))
 
 
 async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:
@@ -71,11 +85,10 @@ async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) ->
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
-    return web.Response(
-        body=payload,
-        content_type=JSON,
-        headers=vector_headers(result.fingerprint, result.truncations),
-    )
+    headers = vector_headers(result.fingerprint, result.truncations)
+    if result.read_as:
+        headers[READ_AS] = result.read_as
+    return web.Response(body=payload, content_type=JSON, headers=headers)
 
 
 def check_fingerprint(request: web.Request, model: str | None) -> None:
