@@ -77,6 +77,13 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def contract(session: nox.Session) -> None:
+    """schemathesis and mutated bodies against the running server; `-- --fuzz 10000` for more."""
+    install(session, "contract")
+    session.run("pytest", "tests/contract", "-rP", *session.posargs)
+
+
+@nox.session(default=False)
 def oldest(session: nox.Session) -> None:
     """Graphs, parity and invariance on onnxruntime 1.23.2, which Intel Macs run."""
     install(session, "dev")
@@ -167,7 +174,7 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "freeze", "dev"):
+    for group in ("export", "freeze", "dev", "contract"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
 
