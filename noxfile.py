@@ -166,6 +166,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def http(session: nox.Session) -> None:
+    """Requests a second of the HTTP layer alone; `-- --publish` writes the README's table."""
+    install(session, "export")
+    session.run("python", "build/bench/http_layer.py", *session.posargs)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write requirements/*.lock anew from pyproject.toml: all five targets, with hashes."""
     session.install("uv")

@@ -136,10 +136,11 @@ def vectors_of(contents: Iterable[bytes]) -> Vectors:
     """A row of float32 [n, 384] for each: numbers between -1 and 1, never all zero."""
     import numpy as np
 
-    digests = b"".join(hashlib.shake_128(one).digest(SPEC.dimensions) for one in contents)
-    levels = np.frombuffer(digests, dtype=np.uint8).astype(np.float32)
-    rows: Vectors = (levels - np.float32(127.5)).reshape(-1, SPEC.dimensions) / np.float32(127.5)
-    return rows
+    digests = b"".join([hashlib.shake_128(one).digest(SPEC.dimensions) for one in contents])
+    rows: Vectors = np.frombuffer(digests, dtype=np.uint8).astype(np.float32)
+    rows -= np.float32(127.5)
+    rows /= np.float32(127.5)
+    return rows.reshape(-1, SPEC.dimensions)
 
 
 def _bytes(index: int, text: Text | Sequence[int], prefix: str = "") -> bytes:

@@ -7,10 +7,10 @@ values they choke on, and those may be texts or keys.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from aiohttp import web
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request, answer it or its error, and sign the answer."""
     given = request.headers.get(REQUEST_ID, "")
-    request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    request_id = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
     with request.app[TRAFFIC].request():
         try:
             request.app[GUARD].check(request.path, request.headers)
