@@ -91,6 +91,13 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def contract(session: nox.Session) -> None:
+    """schemathesis and mutated bodies against the running server; `-- --fuzz 10000` for more."""
+    install(session, "contract")
+    session.run("pytest", "tests/contract", "-rP", *session.posargs)
+
+
+@nox.session(default=False)
 def oldest(session: nox.Session) -> None:
     """Graphs, parity and invariance on onnxruntime 1.23.2, which Intel Macs run."""
     install(session, "dev")
@@ -173,6 +180,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def http(session: nox.Session) -> None:
+    """Requests a second of the HTTP layer alone; `-- --publish` writes the README's table."""
+    install(session, "export")
+    session.run("python", "build/bench/http_layer.py", *session.posargs)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write requirements/*.lock anew from pyproject.toml: all five targets, with hashes."""
     session.install("uv")
@@ -181,7 +195,7 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "freeze", "dev", "clients"):
+    for group in ("export", "freeze", "dev", "clients", "contract"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
     npm_lock(session)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from cortex_embed.domain import EmbedResult, ModelSpec
 from cortex_embed.errors import (
     EngineError,
     InvalidRequestError,
+    ModelFileError,
     ModelNotFoundError,
     NotReadyError,
     TextError,
@@ -23,7 +25,7 @@ from cortex_embed.errors import (
 from cortex_embed.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cortex_embed.config import Settings
     from cortex_embed.domain import (
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
         Truncate,
     )
     from cortex_embed.models.artifact import Artifact
-    from cortex_embed.providers.precision import Choice
 
 Phase = Literal["loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
@@ -309,10 +310,10 @@ def _shaped(vectors: Any, request: EmbedRequest) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The artifact that `settings` name, and the precision to serve it in. Nothing is hashed."""
+    """The model that `settings` name, and what makes its provider. Nothing is hashed yet."""
 
-    artifact: Artifact
-    choice: Choice
+    model: ServedModel
+    provider: Callable[[Metrics], Provider]
 
 
 def locate_model(settings: Settings) -> Located:
@@ -320,40 +321,16 @@ def locate_model(settings: Settings) -> Located:
 
     Raises ModelFileError or ModelNotFoundError.
     """
+    from cortex_embed.providers import hashing
+
+    if settings.model is not None and hashing.SPEC.answers_to(settings.model):
+        return _hashing(settings)
+    from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.models.store import locate
     from cortex_embed.providers.precision import choose
 
     artifact = locate(settings.model, settings.model_dir)
-    return Located(artifact, choose(settings.precision, artifact))
-
-
-def build_service(settings: Settings, located: Located | None = None) -> EmbeddingService:
-    """The service that `settings` describe; `load` reads and verifies the model.
-
-    Raises ModelFileError or ModelNotFoundError where the model has to be located first.
-    """
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.providers.cores import available_cores
-    from cortex_embed.providers.local import LocalProvider
-
-    found = located or locate_model(settings)
-    artifact, choice = found.artifact, found.choice
-    metrics = Metrics()
-    provider = LocalProvider(
-        artifact,
-        precision=choice.precision,
-        threads=settings.threads or available_cores(),
-        max_batch_tokens=settings.max_batch_tokens,
-        max_queue_tokens=settings.max_queue_tokens,
-        max_memory=settings.max_memory,
-        max_request_tokens=settings.max_request_tokens,
-        metrics=metrics,
-    )
-    limits = Limits(
-        max_inputs=settings.max_inputs,
-        max_text_chars=settings.max_text_chars,
-        truncate="none" if settings.on_overlong == "error" else "end",
-    )
+    choice = choose(settings.precision, artifact)
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
         artifact.spec,
@@ -362,4 +339,57 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         facts=artifact.facts(choice.precision) | {"fingerprint": identity},
         origin=f"{choice}; from {artifact.directory}",
     )
-    return EmbeddingService([provider], limits=limits, models=[model], metrics=metrics)
+    provider = partial(_local, settings, artifact, choice.precision)
+    return Located(model, provider)
+
+
+def _hashing(settings: Settings) -> Located:
+    """The provider that computes hashes; only for who asked for it by name."""
+    from cortex_embed.providers import hashing
+
+    if settings.precision not in {None, "auto", hashing.PRECISION}:
+        raise ModelFileError(
+            f"--precision {settings.precision}: the model {hashing.SPEC.id} has "
+            f"{hashing.PRECISION}. Leave --precision out."
+        )
+    identity = hashing.fingerprint()
+    model = ServedModel(
+        hashing.SPEC,
+        int(time.time()),
+        fingerprint=identity,
+        facts=hashing.facts() | {"fingerprint": identity},
+        origin=hashing.WARNING,
+    )
+    return Located(model, lambda _: hashing.HashingProvider())
+
+
+def _local(settings: Settings, artifact: Artifact, precision: str, metrics: Metrics) -> Provider:
+    from cortex_embed.providers.cores import available_cores
+    from cortex_embed.providers.local import LocalProvider
+
+    return LocalProvider(
+        artifact,
+        precision=precision,
+        threads=settings.threads or available_cores(),
+        max_batch_tokens=settings.max_batch_tokens,
+        max_queue_tokens=settings.max_queue_tokens,
+        max_memory=settings.max_memory,
+        max_request_tokens=settings.max_request_tokens,
+        metrics=metrics,
+    )
+
+
+def build_service(settings: Settings, located: Located | None = None) -> EmbeddingService:
+    """The service that `settings` describe; `load` reads and verifies the model.
+
+    Raises ModelFileError or ModelNotFoundError where the model has to be located first.
+    """
+    found = located or locate_model(settings)
+    limits = Limits(
+        max_inputs=settings.max_inputs,
+        max_text_chars=settings.max_text_chars,
+        truncate="none" if settings.on_overlong == "error" else "end",
+    )
+    metrics = Metrics()
+    provider = found.provider(metrics)
+    return EmbeddingService([provider], limits=limits, models=[found.model], metrics=metrics)

@@ -136,19 +136,17 @@ class Instance:
 
 
 def identity(settings: Settings) -> Identity:
-    """What `settings` ask for. Raises what `locate` and `choose` raise."""
+    """What `settings` ask for. Raises what `locate_model` raises."""
     from hashlib import sha256
 
     from cortex_embed import __version__
-    from cortex_embed.models.store import locate
-    from cortex_embed.providers.precision import choose
+    from cortex_embed.service import locate_model
 
-    artifact = locate(settings.model, settings.model_dir)
-    precision = choose(settings.precision, artifact).precision
+    model = locate_model(settings).model
     # The manifest, not the path: the embedded model lies elsewhere in every one-file start.
-    facts = [__version__, artifact.manifest, precision, settings.on_overlong]
+    facts = [__version__, model.facts, settings.on_overlong]
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Identity(__version__, artifact.spec.id, precision, digest[:_HASH_SHOWN])
+    return Identity(__version__, model.spec.id, model.facts["precision"], digest[:_HASH_SHOWN])
 
 
 def all_of(directory: Path) -> list[Instance]:

@@ -137,6 +137,8 @@ async def read_body(request: web.Request) -> bytes:
         )
     seconds = request.app[SETTINGS].body_timeout
     try:
+        if request.content.is_eof():  # as of most: it came with its head
+            return await request.read()
         async with asyncio.timeout(seconds or None):
             return await request.read()
     except TimeoutError:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from aiohttp import web
 
@@ -54,7 +54,7 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request, answer it or its error, and sign the answer."""
     began = time.perf_counter()
     given = request.headers.get(ID_HEADER, "")
-    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
     request[TRACE] = _trace(request)
     with request.app[TRAFFIC].request():
         try:

@@ -41,6 +41,10 @@ class Operation:
     errors: tuple[int, ...] = ()
     parameters: dict[str, str] = field(default_factory=dict)
     """Names in the path, and what each is."""
+    others: dict[int, Any] = field(default_factory=dict)
+    """Types of the bodies of other statuses that are not the dialect's error; None for none."""
+    also: tuple[ErrorDialect, ...] = ()
+    """The other dialects in whose words this path can answer: where the body tells which."""
 
 
 class Route(NamedTuple):

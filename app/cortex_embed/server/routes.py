@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortex_embed.server import openapi
 from cortex_embed.server.dialects import cohere as coheres
 from cortex_embed.server.dialects import native as own
 from cortex_embed.server.dialects import ollama as ollamas
@@ -27,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     *ollamas.ROUTES,
     *teis.ROUTES,
     *coheres.ROUTES,
+    *openapi.ROUTES,
 )
 
 _BY_PATH: dict[str, ErrorDialect] = {route.path: route.dialect for route in ROUTES}

@@ -145,6 +145,10 @@ ROUTES = (
         "/readyz",
         native,
         readyz,
-        Operation("Is the model loaded, and the server not draining?", response=native.Phase),
+        Operation(
+            "Is the model loaded, and the server not draining?",
+            response=native.Phase,
+            others={503: native.Phase},
+        ),
     ),
 )
