@@ -41,8 +41,10 @@ class Guard:
         named = listener.host.strip("[]").lower()
         return cls(token, _LOCAL | {named} if listener.is_loopback else None)
 
-    def check(self, path: str, headers: CIMultiDictProxy[str]) -> None:
-        """Raises ForbiddenError, AuthenticationError."""
+    def check(
+        self, path: str, headers: CIMultiDictProxy[str], *, is_page: bool = False
+    ) -> None:
+        """Raises ForbiddenError, AuthenticationError. A page asks for its token by itself."""
         if self._hosts is not None:
             for host in headers.getall("Host", ()):
                 if self._name(host) not in self._hosts:
@@ -58,7 +60,8 @@ class Guard:
                         f"Pages of the origin {origin[:_SHOWN]!r} may not use this server; send "
                         "the request from a program, or from a page on localhost."
                     )
-        if self._token is not None and path not in PROBES and not self._knows(headers):
+        is_open = is_page or path in PROBES
+        if self._token is not None and not is_open and not self._knows(headers):
             raise AuthenticationError(
                 "This server asks for its token: send 'Authorization: Bearer TOKEN' (OpenAI's "
                 "clients: api_key). It is in the ready event, or where --token-env names it."

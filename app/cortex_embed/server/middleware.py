@@ -25,6 +25,7 @@ from cortex_embed.errors import (
 from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
 from cortex_embed.server.keys import DIALECT, GUARD, SERVICE, TRAFFIC
+from cortex_embed.server.pages import is_page
 from cortex_embed.server.routes import dialect_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
     with request.app[TRAFFIC].request():
         try:
-            request.app[GUARD].check(request.path, request.headers)
+            request.app[GUARD].check(request.path, request.headers, is_page=is_page(request))
             with _use_of(request):
                 response = await handler(request)
         except Exception as why:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortex_embed.server import pages
 from cortex_embed.server.dialects import native as own
 from cortex_embed.server.dialects import openai as openais
 from cortex_embed.wire import native, openai
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from cortex_embed.server.route import Route
     from cortex_embed.wire.dialect import ErrorDialect
 
-ROUTES: tuple[Route, ...] = (*own.ROUTES, *openais.ROUTES)
+ROUTES: tuple[Route, ...] = (*own.ROUTES, *openais.ROUTES, *pages.ROUTES)
 
 _BY_PATH: dict[str, ErrorDialect] = {route.path: route.dialect for route in ROUTES}
 _FAMILIES: tuple[tuple[str, ErrorDialect], ...] = (
