@@ -8,7 +8,6 @@ checked for every test when it ends.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,6 @@ from tests.e2e.process import Client, Served, command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCREENSHOTS = ROOT / "dist" / "screenshots"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # No name resolves but the server's address: what a page should not ask for cannot be had.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
@@ -39,9 +37,11 @@ class Witness:
         context.on("request", lambda request: self.asked.append(request.url))
         context.on(
             "console",
-            lambda message: self.said.append(f"{message.type}: {message.text}")
-            if message.type in {"error", "warning"}
-            else None,
+            lambda message: (
+                self.said.append(f"{message.type}: {message.text}")
+                if message.type in {"error", "warning"}
+                else None
+            ),
         )
         context.on("weberror", lambda error: self.said.append(f"uncaught: {error.error}"))
 
@@ -55,16 +55,11 @@ class Witness:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser of this machine. CHROMIUM names another."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not found:
-        pytest.fail(f"no browser: none of {', '.join(NAMES)} is there; set CHROMIUM to one")
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
+    """The browser that CHROMIUM names: `nox -s browser` finds one, or installs it."""
+    chromium = os.environ.get("CHROMIUM")
+    if not chromium:
+        pytest.fail("CHROMIUM names no browser; run `nox -s browser`, or set it to one")
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=chromium, args=[OFFLINE])
         yield one

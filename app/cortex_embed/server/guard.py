@@ -41,9 +41,7 @@ class Guard:
         named = listener.host.strip("[]").lower()
         return cls(token, _LOCAL | {named} if listener.is_loopback else None)
 
-    def check(
-        self, path: str, headers: CIMultiDictProxy[str], *, is_page: bool = False
-    ) -> None:
+    def check(self, path: str, headers: CIMultiDictProxy[str], *, is_page: bool = False) -> None:
         """Raises ForbiddenError, AuthenticationError. A page asks for its token by itself."""
         if self._hosts is not None:
             for host in headers.getall("Host", ()):

@@ -83,7 +83,7 @@ export function scatter(container, readout, texts, points) {
     width / 2 + (x - (lowX + highX) / 2) * scale, height / 2 - (y - (lowY + highY) / 2) * scale]);
   const taken = at.map(([x, y]) => ({ x: x - 6, y: y - 6, w: 12, h: 12 }));
   const measure = document.createElement("canvas").getContext("2d");
-  measure.font = getComputedStyle(container).font;
+  measure.font = `12px ${getComputedStyle(container).fontFamily}`;
   const free = (box, own) => box.x >= 0 && box.x + box.w <= width && box.y >= 0 &&
     box.y + box.h <= height && !taken.some((other, k) => k !== own && overlap(box, other));
 

@@ -209,7 +209,7 @@ function operationBlock(method, path, operation) {
 function draw() {
   const { info, paths } = document_;
   $("title").textContent = info.title;
-  $("about").textContent = [info.version && `Version ${info.version}.`, info.description].filter(Boolean).join(" ");
+  $("about").textContent = `Version ${info.version}. ${info.summary ?? info.description ?? ""}`;
   const groups = new Map((document_.tags ?? []).map(({ name }) => [name, []]));
   for (const [path, item] of Object.entries(paths)) {
     for (const method of METHODS.filter((one) => item[one])) {

@@ -26,7 +26,7 @@ export function pca(vectors) {
   for (let axis = 0; axis < 2; axis++) {
     let u = Array.from({ length: n }, (_, i) => Math.sin(1 + i * (axis + 1)));
     let value = 0;
-    for (let round = 0; round < 300; round++) {
+    for (let round = 0; round < 2000; round++) {
       const next = gram.map((row) => dot(row, u));
       for (const known of axes) {
         const share = dot(next, known.u);
@@ -37,10 +37,10 @@ export function pca(vectors) {
         value = 0;
         break;
       }
+      const before = u;
       u = next.map((x) => x / length);
-      const done = Math.abs(length - value) < 1e-12 * length;
       value = length;
-      if (done) break;
+      if (Math.abs(1 - dot(u, before)) < 1e-14) break;
     }
     const largest = u.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0);
     axes.push({ u: largest < 0 ? u.map((x) => -x) : u, value });
