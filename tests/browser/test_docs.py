@@ -76,7 +76,7 @@ def test_fields_of_a_request(docs: Page) -> None:
     expect(texts).to_contain_text("required")
     expect(texts).to_contain_text("string[]")
     expect(texts).to_contain_text("a list of strings")
-    mode = fields.locator("tbody tr", has=docs.get_by_role("rowheader", name="mode"))
+    mode = fields.locator("tbody tr", has=docs.get_by_role("rowheader", name="mode", exact=True))
     expect(mode).to_contain_text('"query"')
     expect(mode).not_to_contain_text("required")
 

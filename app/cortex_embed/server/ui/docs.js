@@ -44,7 +44,9 @@ function objects(node) {
 
 /** A row for each field of an object, and of the objects in it. */
 function fieldsOf(schema, before = "", depth = 0) {
-  return Object.entries(schema.properties ?? {}).flatMap(([name, property]) => {
+  const isRequired = ([name]) => schema.required?.includes(name) ?? false;
+  const all = Object.entries(schema.properties ?? {}).sort((a, b) => isRequired(b) - isRequired(a));
+  return all.flatMap(([name, property]) => {
     const { schema: inner } = resolve(property);
     const path = before + name;
     const description = property.description ?? inner.description ??
@@ -52,7 +54,7 @@ function fieldsOf(schema, before = "", depth = 0) {
     const fallback = property.default ?? inner.default;
     const noted = fallback === undefined || fallback === null ? description
       : `${description} Default: ${JSON.stringify(fallback)}.`.trim();
-    const required = schema.required?.includes(name) ? el("span", { className: "required" }, " required") : "";
+    const required = isRequired([name]) ? el("span", { className: "required" }, " required") : "";
     const row = [[path, required], typeOf(property), noted];
     if (depth >= DEEPEST) return [row];
     return [row, ...objects(property).flatMap((one) => fieldsOf(one.schema, `${path}.`, depth + 1))];

@@ -1,6 +1,4 @@
-// Lines to paste into a terminal or an editor, for the server that this page came from.
-
-/** [[name, code]] for `base` ("http://127.0.0.1:8121"), a model id, and whether a key is asked for. */
+/** [[name, code]] to paste, for `base` ("http://127.0.0.1:8121") and a model id. */
 export function snippets(base, model, needsKey) {
   const key = needsKey ? "YOUR_API_KEY" : "unused";
   const input = ["hello world", "another text"];
