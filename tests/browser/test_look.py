@@ -124,7 +124,7 @@ def test_the_toggle_changes_and_stays(open_page: Open) -> None:
     assert page.evaluate(background) == light
 
 
-@pytest.mark.parametrize("width", [360, 768])
+@pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_no_sideways_scrolling(open_page: Open, width: int, path: str) -> None:
     page = open_page(path, viewport={"width": width, "height": 740})
@@ -136,6 +136,10 @@ def test_no_sideways_scrolling(open_page: Open, width: int, path: str) -> None:
             summary.click()
         page.locator(".inside").last.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    numbers = page.locator("#heat td span").evaluate_all(
+        "all => all.map(one => one.getClientRects().length)"
+    )
+    assert set(numbers) <= {1}, "a number of the heat map is broken over two lines"
     if width == 360:
         shoot(page, "narrow" if path == "/" else "docs-narrow")
 

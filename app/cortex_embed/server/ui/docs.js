@@ -1,4 +1,4 @@
-// The API page: draws /openapi.json, and sends its examples to the running server.
+// The API page: draws /openapi.json, and sends its examples.
 import { $, apiKey, call, copies, count, el, send, themeToggle } from "/ui/api.js";
 
 const SHOWN_CHARACTERS = 4000;
@@ -34,7 +34,7 @@ function typeOf(node, depth = 0) {
   }).join(" | ");
 }
 
-/** The objects that a value may be: each alternative of a union, arrays by their items. */
+/** The objects in a value: of a union, of a list. */
 function objects(node) {
   const { schema, name } = resolve(node);
   if (schema.properties) return [{ schema, name }];
