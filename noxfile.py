@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -80,6 +81,30 @@ def clients(session: nox.Session) -> None:
     embed_default_model(session, "--plain", "dist/clients/tiktoken")
     session.run("npm", "ci", "--ignore-scripts", *QUIET_NPM, "--prefix", str(JS), external=True)
     session.run("pytest", "tests/clients", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real headless Chromium; screenshots go to dist/screenshots."""
+    install(session, "browser")
+    embed_default_model(session)
+    session.run("pytest", "tests/browser", *session.posargs, env={"CHROMIUM": chromium(session)})
+
+
+def chromium(session: nox.Session) -> str:
+    """The browser of this machine; installed first where that is root's to do, on Debian."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found and shutil.which("apt-get") and os.geteuid() == 0:
+        session.run("apt-get", "update", "--quiet", external=True)
+        session.run(
+            "apt-get", "install", "--yes", "--quiet", "--no-install-recommends", names[0],
+            external=True, env={"DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+        found = shutil.which(names[0])
+    if not found:
+        session.error(f"no browser: install one of {', '.join(names)}, or set CHROMIUM to one")
+    return found
 
 
 @nox.session(python=PYTHONS, default=False)
@@ -195,7 +220,7 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "freeze", "dev", "clients", "contract"):
+    for group in ("export", "freeze", "dev", "clients", "contract", "browser"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
     npm_lock(session)

@@ -14,10 +14,6 @@ from tests.models_fixtures import (  # noqa: F401 - fixtures are found by name
     tiny_mean,
 )
 
-# A session of its own (`nox -s contract`) runs it: it takes minutes, and packages that `dev` lacks.
-# Named on the command line it is collected all the same.
-collect_ignore = ["contract"]
-
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

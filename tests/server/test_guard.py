@@ -11,6 +11,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cortex_embed.errors import AuthenticationError, ForbiddenError
+from cortex_embed.server import pages
 from cortex_embed.server.guard import PROBES, Guard
 from cortex_embed.server.routes import ROUTES
 from cortex_embed.server.sockets import Listener, bind
@@ -144,7 +145,16 @@ def test_anything_else_does_not(given: tuple[str, str]) -> None:
     assert "Authorization: Bearer" in caught.value.message
 
 
-async def test_every_route_but_the_probes_asks_for_it(
+def test_a_page_needs_no_token_but_a_name_of_this_machine() -> None:
+    guard = Guard(TOKEN, frozenset({"localhost"}))
+    guard.check("/docs", headers(("Host", "localhost")), is_page=True)
+    with pytest.raises(AuthenticationError):
+        guard.check("/docs", headers(("Host", "localhost")))
+    with pytest.raises(ForbiddenError):
+        guard.check("/docs", headers(("Host", "evil.example")), is_page=True)
+
+
+async def test_every_route_but_probes_and_pages_asks_for_it(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -153,7 +163,7 @@ async def test_every_route_but_the_probes_asks_for_it(
             path = route.path.replace("{id:.+}", "tiny")
             async with running.http.request(route.method, path) as reply:
                 body = await reply.read()
-                if path in PROBES:
+                if path in PROBES or route in pages.ROUTES:
                     assert reply.status == 200
                     continue
                 assert reply.status == 401, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cortex_embed.server import pages
 from cortex_embed.server.route import Route
 from cortex_embed.server.routes import ROUTES
 
@@ -25,4 +26,5 @@ def test_every_path_is_described_once() -> None:
     described = [(route.method, route.path) for route in DESCRIBED]
     assert len(described) == len(set(described)) > 5
     handled = {route.handler for route in DESCRIBED}
-    assert {route.handler for route in ROUTES} == handled  # the rest are second spellings
+    rest = {route.handler for route in ROUTES if route not in pages.ROUTES}
+    assert rest == handled  # those without a description are second spellings

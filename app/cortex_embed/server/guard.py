@@ -49,10 +49,11 @@ class Guard:
         named = listener.host.strip("[]").lower()
         return cls(keys, _LOCAL | {named} if listener.is_loopback else None, cors)
 
-    def check(self, path: str, headers: CIMultiDictProxy[str]) -> None:
-        """Raises ForbiddenError, AuthenticationError."""
+    def check(self, path: str, headers: CIMultiDictProxy[str], *, is_page: bool = False) -> None:
+        """Raises ForbiddenError, AuthenticationError. A page asks for its key by itself."""
         self.check_names(headers)
-        if self._keys and path not in PROBES and not self._knows(headers):
+        is_open = is_page or path in PROBES
+        if self._keys and not is_open and not self._knows(headers):
             raise AuthenticationError(
                 "This server asks for an API key: send 'Authorization: Bearer KEY' (OpenAI's "
                 "clients: api_key), or the header api-key or x-api-key. Ask whoever started the "

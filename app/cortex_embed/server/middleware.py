@@ -27,6 +27,7 @@ from cortex_embed.errors import (
 from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
 from cortex_embed.server.keys import CORS, DIALECT, GUARD, REQUEST_ID, SERVICE, TRACE, TRAFFIC
+from cortex_embed.server.pages import is_page
 from cortex_embed.server.routes import dialect_of
 from cortex_embed.server.trace import HEADER as TRACEPARENT
 from cortex_embed.server.trace import parse as parse_trace
@@ -81,7 +82,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     if cors.is_preflight(request.method, request.headers):
         guard.check_names(request.headers)
         return web.Response(status=204, headers=cors.preflight(request.headers))
-    guard.check(request.path, request.headers)
+    guard.check(request.path, request.headers, is_page=is_page(request))
     with _use_of(request):
         return await handler(request)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cortex_embed.server import openapi
+from cortex_embed.server import openapi, pages
 from cortex_embed.server.dialects import cohere as coheres
 from cortex_embed.server.dialects import native as own
 from cortex_embed.server.dialects import ollama as ollamas
@@ -29,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *teis.ROUTES,
     *coheres.ROUTES,
     *openapi.ROUTES,
+    *pages.ROUTES,
 )
 
 _BY_PATH: dict[str, ErrorDialect] = {route.path: route.dialect for route in ROUTES}

@@ -13,14 +13,23 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from cortex_embed.server import handlers
+from cortex_embed.server import handlers, pages
 from cortex_embed.server.keys import SERVICE, TRAFFIC
 from cortex_embed.server.route import JSON, TEXT, Operation, Route
 from cortex_embed.wire import generate, native
 
 
 async def status(request: web.Request) -> web.Response:
-    """What runs here. 200 in every phase: it reports, `readyz` judges."""
+    """What runs here; for a browser, the page. 200 in every phase: it reports, `readyz` judges."""
+    if pages.prefers_html(request.headers):
+        response = await pages.send("index.html", request)
+    else:
+        response = _status(request)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _status(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     spec = service.resolve(None)
     return _json(
