@@ -4,8 +4,7 @@
 
 Each case runs in turn with a bare aiohttp server that answers a constant body of the same size,
 on the same cores, with the same client, in many short turns: the ratio is what can be compared
-between machines and between busy hours. It
-must never publish a table without that peer.
+between machines and between busy hours. It must never publish a table without that peer.
 """
 
 from __future__ import annotations
@@ -221,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--publish", action="store_true", help="write README.md's table")
     parser.add_argument("--profile", action="store_true", help="also say where the time goes")
     args = parser.parse_args(arguments)
+    busy = f", load average {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else ""
     with tempfile.TemporaryDirectory(prefix="http-") as scratch:
         table = HEAD
         print(HEAD)
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if case.connections > 1:
                     print("\n" + profiled(case, Path(scratch), args.seconds), flush=True)
     if args.publish:
-        when = f"{datetime.now(UTC).date()}, {start_time.processor()}"
+        when = f"{datetime.now(UTC).date()}, {start_time.processor()}{busy}"
         rounds = f"medians of {args.rounds} interleaved rounds of {args.seconds:g} s"
         start_time.publish(f"{when}, {rounds}.\n\n{table}", "http")
     return 0
