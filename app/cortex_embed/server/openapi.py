@@ -41,9 +41,15 @@ _HEADERS: dict[str, tuple[str, Node]] = {
     "X-Request-Id": ("The caller's id of this request, or one of ours.", {"type": "string"}),
     "X-Truncated": ("How many texts were cut; only where one was.", {"type": "integer"}),
     "X-Truncated-Indices": ("Which, at most the first hundred.", {"type": "string"}),
+    "X-Token-Ids": (
+        "The vocabulary that token ids were read as, where not the model's own.",
+        {"type": "string"},
+    ),
+    "X-Embedding-Fingerprint": ("Identity of the vectors' space.", {"type": "string"}),
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer"}),
     "WWW-Authenticate": ("How to send the key.", {"type": "string"}),
 }
+_OF_TEXTS = ("X-Truncated", "X-Truncated-Indices", "X-Token-Ids", "X-Embedding-Fingerprint")
 _ALWAYS = {"X-Request-Id", "Retry-After", "WWW-Authenticate"}
 _OF_STATUS = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
 
@@ -195,21 +201,22 @@ def _responses(route: Route, operation: Operation, types: _Types) -> Node:
     bodies |= operation.others
     found = {"200": _response(200, operation.response, types, operation.media)}
     if operation.request is not None:
-        for name in ("X-Truncated", "X-Truncated-Indices"):
+        for name in _OF_TEXTS:
             found["200"]["headers"][name] = _reference(name)
     for status in sorted(bodies):
         found[str(status)] = _response(status, bodies[status], types)
     return found
 
 
-def _response(status: int, kind: Any, types: _Types, media: str = JSON) -> Node:
+def _response(status: int, kind: Any, types: _Types, media: str | tuple[str, ...] = JSON) -> Node:
     names = ["X-Request-Id", *_OF_STATUS.get(status, [])]
     described: Node = {
         "description": HTTPStatus(status).phrase,
         "headers": {name: _reference(name) for name in names},
     }
     if kind is not None:
-        described["content"] = {media: {"schema": types.schema(kind)}}
+        medias = (media,) if isinstance(media, str) else media
+        described["content"] = {one: {"schema": types.schema(kind)} for one in medias}
     return described
 
 

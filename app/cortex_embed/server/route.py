@@ -37,7 +37,8 @@ class Operation:
     request: Any = None
     response: Any = None
     example: Any = None
-    media: str = JSON
+    media: str | tuple[str, ...] = JSON
+    """Content type of a 200, or each that it may have."""
     errors: tuple[int, ...] = ()
     parameters: dict[str, str] = field(default_factory=dict)
     """Names in the path, and what each is."""
@@ -49,7 +50,7 @@ class Operation:
 
 class Route(NamedTuple):
     """A row. GET rows answer HEAD as well. Without an `operation` the API page is silent on it:
-    a second spelling of another row's path."""
+    a second spelling of another row's path, or one that only refuses."""
 
     method: str
     path: str

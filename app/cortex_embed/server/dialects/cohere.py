@@ -13,7 +13,7 @@ from cortex_embed.server import handlers
 from cortex_embed.server.route import Operation, Route
 from cortex_embed.wire import cohere
 
-_ERRORS = (400, 404, 408, 413, 429, 503)
+_ERRORS = (400, 404, 408, 412, 413, 429, 503)
 _EXAMPLE: dict[str, Any] = {
     "model": "MODEL",
     "texts": ["hello", "world"],

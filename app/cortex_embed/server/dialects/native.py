@@ -111,7 +111,7 @@ ROUTES = (
             native.EmbedBody,
             native.EmbedReply,
             {"texts": ["hello", "world"]},
-            errors=(400, 404, 408, 413, 429, 503),
+            errors=(400, 404, 408, 412, 413, 429, 503),
         ),
     ),
     Route(
@@ -124,7 +124,7 @@ ROUTES = (
             generate.GenerateRequest,
             generate.GenerateResponse,
             {"text": "hello", "use_fallback": False},
-            errors=(400, 404, 408, 413, 429, 503),
+            errors=(400, 404, 408, 412, 413, 429, 503),
         ),
     ),
     Route(

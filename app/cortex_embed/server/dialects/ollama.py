@@ -105,6 +105,9 @@ def _json(body: bytes, *, media: str = JSON) -> web.Response:
     return web.Response(body=body, content_type=media)
 
 
+_GENERATE, _CHAT = partial(refuse, "generate"), partial(refuse, "chat")
+REFUSED = frozenset({_GENERATE, _CHAT})
+
 ROUTES = (
     Route(
         "POST",
@@ -116,7 +119,7 @@ ROUTES = (
             ollama.OllamaEmbedRequest,
             ollama.OllamaEmbedReply,
             {"model": "MODEL", "input": ["hello", "world"]},
-            errors=(400, 404, 408, 413, 503),
+            errors=(400, 404, 408, 412, 413, 503),
         ),
     ),
     Route(
@@ -129,7 +132,7 @@ ROUTES = (
             ollama.OllamaEmbeddingsRequest,
             ollama.OllamaEmbeddingsReply,
             {"model": "MODEL", "prompt": "hello"},
-            errors=(400, 404, 408, 413, 503),
+            errors=(400, 404, 408, 412, 413, 503),
         ),
     ),
     Route(
@@ -169,7 +172,7 @@ ROUTES = (
             ollama_models.OllamaPullRequest,
             ollama_models.OllamaProgress,
             {"model": "MODEL"},
-            media=NDJSON,  # one object with "stream": false
+            media=(NDJSON, JSON),  # one object with "stream": false
             errors=(400, 404, 408, 413, 503),
         ),
     ),
@@ -180,18 +183,7 @@ ROUTES = (
         version,
         Operation("The version of Ollama's API (Ollama)", None, ollama_models.OllamaVersion),
     ),
-    Route(
-        "POST",
-        "/api/generate",
-        ollama.ERRORS,
-        partial(refuse, "generate"),
-        Operation("Refused: these models embed (Ollama)", errors=(400, 404, 408, 413, 503)),
-    ),
-    Route(
-        "POST",
-        "/api/chat",
-        ollama.ERRORS,
-        partial(refuse, "chat"),
-        Operation("Refused: these models embed (Ollama)", errors=(400, 404, 408, 413, 503)),
-    ),
+    # Always refused, so the API page does not offer them.
+    Route("POST", "/api/generate", ollama.ERRORS, _GENERATE),
+    Route("POST", "/api/chat", ollama.ERRORS, _CHAT),
 )

@@ -48,7 +48,7 @@ ROUTES = (
             openai.EmbeddingsRequest,
             embeddings.EmbeddingsResponse,
             {"model": "MODEL", "input": ["hello", "world"]},
-            errors=(400, 404, 408, 413, 429, 503),
+            errors=(400, 404, 408, 412, 413, 429, 503),
         ),
     ),
     Route("POST", "/embeddings", openai, _EMBED),

@@ -40,7 +40,7 @@ async def _answer(dialect: ServerDialect, request: web.Request, body: bytes) -> 
     return await handlers.answer(dialect, request, body)
 
 
-_ERRORS = (400, 404, 408, 413, 422, 424, 429, 503)
+_ERRORS = (400, 404, 408, 412, 413, 422, 424, 429, 503)
 
 ROUTES = (
     Route(
@@ -54,6 +54,7 @@ ROUTES = (
             native.EmbedReply | list[list[float]],
             {"texts": ["hello", "world"], "mode": "passage"},
             errors=_ERRORS,
+            also=(tei,),
         ),
     ),
     Route(
@@ -67,6 +68,7 @@ ROUTES = (
             native.EmbedReply | list[list[float] | float],
             {"inputs": ["hello", "world"]},
             errors=_ERRORS,
+            also=(tei,),
         ),
     ),
 )

@@ -101,7 +101,7 @@ async def _encoded(encode: Callable[[T], bytes], value: T, *, large: bool) -> by
     return await asyncio.to_thread(encode, value) if large else encode(value)
 
 
-_ERRORS = (400, 408, 413, 422, 424, 429, 503)
+_ERRORS = (400, 408, 412, 413, 422, 424, 429, 503)
 _PAIR = {"source_sentence": "hello", "sentences": ["world", "hello there"]}
 
 ROUTES = (
