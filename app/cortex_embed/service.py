@@ -134,7 +134,7 @@ class EmbeddingService:
                 truncate=request.truncate or self._limits.truncate,
                 priority=request.priority or _priority(request.texts),
             )
-        vectors = _shaped(pooled.vectors, request)
+        vectors = _shaped(pooled.vectors, request, spec)
         return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
@@ -251,7 +251,7 @@ def _priority(texts: Sequence[Text]) -> Priority:
     return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
 
 
-def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
     import numpy as np
 
     from cortex_embed.vectors import shape
@@ -259,7 +259,12 @@ def _shaped(vectors: Any, request: EmbedRequest) -> Any:
     # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
-    return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
+    return shape(
+        vectors,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+        layer_norm=spec.layer_norm,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,18 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One ONNX graph of the model. `data` is the file of its weights."""
+    """One ONNX graph of the model. `data` is the file of its weights.
+
+    `is_own` says that our exporter made it; else it is run as its authors published it, and its
+    opset is not known (1). `alone` says that its vectors depend on their batch.
+    """
 
     file: str
     data: str
     precision: str
     opset: int
+    is_own: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,16 @@ class Artifact:
     def precisions(self) -> tuple[str, ...]:
         """What this artifact can be served in."""
         return tuple(p for p in PRECISIONS if any(g.precision == p for g in self.graphs))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether our exporter made its graphs."""
+        return all(g.is_own for g in self.graphs)
+
+    @property
+    def alone(self) -> bool:
+        """Whether its texts have to be computed one by one."""
+        return any(g.alone for g in self.graphs)
 
     def graph_for(self, precision: str, newest_opset: int) -> Path:
         """The graph of `precision` with the newest opset that the runtime reads.
@@ -191,7 +207,7 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
             f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
             + _WAY_OUT
         )
-    for key in ("layers", "hidden", "heads", "vocab_size", "intermediate", "parameters"):
+    for key in ("layers", "hidden", "heads", "vocab_size", "intermediate"):
         table.whole(key, low=1)
     exporter = table.table("exporter")
     exporter.text("name")
@@ -219,6 +235,8 @@ def _graphs(table: Table) -> tuple[Graph, ...]:
             data=entry.text("data"),
             precision=entry.text("precision"),
             opset=entry.whole("opset", low=1),
+            is_own="source" not in entry.data or entry.choice("source", ("repository",)) == "",
+            alone=entry.flag("alone") if "alone" in entry.data else False,
         )
         for name in (graph.file, graph.data):
             if name not in files:
