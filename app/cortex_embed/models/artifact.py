@@ -207,8 +207,11 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
             f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
             + _WAY_OUT
         )
+    graphs = _graphs(table)
     for key in ("layers", "hidden", "heads", "vocab_size", "intermediate"):
         table.whole(key, low=1)
+    if all(graph.is_own for graph in graphs):
+        table.whole("parameters", low=1)
     exporter = table.table("exporter")
     exporter.text("name")
     exporter.text("version")
@@ -216,7 +219,7 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
     return Artifact(
         directory=directory,
         spec=spec_from(table),
-        graphs=_graphs(table),
+        graphs=graphs,
         files=_files(table.table("files")),
         sources={name: sources.sha256(name) for name in sources.data},
         manifest=table.data,
