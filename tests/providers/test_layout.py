@@ -25,18 +25,26 @@ def found(
     return introspect(FILE, inputs, outputs, dimensions=4, pooling=pooling)
 
 
+def vectors(name: str, *shape: int | str | None, kind: str = "tensor(float)") -> Port:
+    return Port(name, kind, shape)
+
+
+SENTENCE = vectors("sentence_embedding", "batch", 4)
+SPARSE = vectors("sparse_vecs", "batch", "sequence", 1)
+
+
 @pytest.mark.parametrize(
     ("outputs", "chosen", "pooled_by_us"),
     [
         ((STATES, POOLER), "last_hidden_state", True),
         ((POOLER, STATES), "last_hidden_state", True),
-        ((STATES, Port("sentence_embedding", "tensor(float)", ("batch", 4))), "sentence_embedding", False),
-        ((Port("dense_vecs", "tensor(float)", ("batch", 4)), Port("sparse_vecs", "tensor(float)", ("batch", "sequence", 1))), "dense_vecs", False),
-        ((Port("whatever", "tensor(float)", ("batch", "sequence", 4)),), "whatever", True),
-        ((Port("only", "tensor(float16)", ("batch", 4)),), "only", False),
-        ((Port("only", "tensor(float)", ("batch", None)),), "only", False),
+        ((STATES, SENTENCE), "sentence_embedding", False),
+        ((vectors("dense_vecs", "batch", 4), SPARSE), "dense_vecs", False),
+        ((vectors("whatever", "batch", "sequence", 4),), "whatever", True),
+        ((vectors("only", "batch", 4, kind="tensor(float16)"),), "only", False),
+        ((vectors("only", "batch", None),), "only", False),
     ],
-)  # fmt: skip
+)
 def test_the_output_that_is_read(
     outputs: tuple[Port, ...], chosen: str, pooled_by_us: bool
 ) -> None:
