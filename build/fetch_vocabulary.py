@@ -35,6 +35,8 @@ SOURCE = SourceFile(
     size=1_681_126,
     sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     evidence=2,
+    repo="",  # OpenAI's own storage, which is not asked
+    revision="",
 )
 WHEEL = Wheel(
     name="llama-index-core",

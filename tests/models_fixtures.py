@@ -70,7 +70,7 @@ def minilm_sources() -> Path:
     """Directory with MiniLM's source files, as fetched by `nox -s tests`. Read only."""
     entry = find(MINILM)
     assert entry is not None
-    for file in entry.files:
+    for file in entry.source_files:
         if not (SOURCES / file.path).is_file():
             pytest.fail(f"{SOURCES / file.path} is missing; `nox -s tests` fetches it.")
     return SOURCES

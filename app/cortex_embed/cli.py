@@ -27,7 +27,7 @@ EXIT_CODES = """exit codes:
   4  cannot listen on the address
   5  a line of the input cannot be embedded
   6  output cannot be written
-  7  selftest failed
+  7  selftest failed, or fingerprints differ
   8  the server to be measured cannot be reached, or answers with an error
   9  the executable cannot unpack its libraries
   128+N  stopped at once by a second signal N
@@ -141,6 +141,18 @@ def _models(arguments: argparse.Namespace) -> int:
     return models.list_models(_settings(arguments), as_json=arguments.json)
 
 
+def _fingerprint(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import fingerprint
+
+    return fingerprint.run(_settings(arguments), fingerprint.Options.from_arguments(arguments))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import doctor
+
+    return doctor.run(_settings(arguments), as_json=arguments.json)
+
+
 def _sidecar_schema(_arguments: argparse.Namespace) -> int:
     from cortex_embed.commands import sidecar_schema
 
@@ -158,6 +170,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ensure": _ensure,
     "stop": _stop,
     "models": _models,
+    "fingerprint": _fingerprint,
+    "doctor": _doctor,
     "sidecar-schema": _sidecar_schema,
 }
 
@@ -190,6 +204,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_bundle(commands)
     _add_ensure(add("ensure", "print the address of a shared server, starting it if need be"))
     _add_stop(add("stop", "end the shared server that ensure started"))
+    _add_fingerprint(add("fingerprint", "print the identity of the vector space, or compare two"))
+    doctor = add("doctor", "show what this installation sees of its machine, and would do")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -248,6 +265,15 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             group.add_argument(row.flag, dest=row.name, metavar=row.metavar, help=text)
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file in TOML (CORTEX_EMBED_CONFIG)"
+    )
+
+
+def _add_fingerprint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print what it is made of, as JSON")
+    parser.add_argument(
+        "--compare",
+        metavar="OTHER",
+        help="a file that --json wrote, a fingerprint (cx1:…), or the URL of a running server",
     )
 
 

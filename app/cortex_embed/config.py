@@ -34,9 +34,20 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models", "ensure", "stop"]
+Command = Literal[
+    "serve",
+    "rpc",
+    "embed",
+    "selftest",
+    "bench",
+    "models",
+    "ensure",
+    "stop",
+    "fingerprint",
+    "doctor",
+]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
-ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench")
+ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(
@@ -44,6 +55,10 @@ DECIDED_BY_ENSURE = frozenset(
     | {"exit_on_stdin_close", "idle_exit"}
 )
 """Settings of `serve` that say whose server it is."""
+_NETWORK = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"),
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -393,6 +408,26 @@ def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> 
         if original is not None:
             environment["LD_LIBRARY_PATH"] = original
     return environment | dict(extra)
+
+
+def network_environment() -> dict[str, str]:
+    """What the environment says of proxies, mirrors and trust, without any credential."""
+    found = {}
+    for name in _NETWORK:
+        value = os.environ.get(name) or os.environ.get(name.lower())
+        if value:
+            secret = name == "HF_TOKEN"
+            found[name] = "set, not shown" if secret else _without_credentials(value)
+    return found
+
+
+def _without_credentials(address: str) -> str:
+    """`http://user:secret@host` as `http://…@host`."""
+    before, at, host = address.rpartition("@")
+    if not at:
+        return address
+    scheme, colons, _ = before.partition("://")
+    return f"{scheme}{colons}…@{host}" if colons else f"…@{host}"
 
 
 def unpack_dir() -> Path:

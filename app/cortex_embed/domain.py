@@ -70,6 +70,8 @@ class ModelSpec:
     licence: str
     aliases: tuple[str, ...] = ()
     matryoshka: tuple[int, ...] = ()
+    layer_norm: bool = False
+    """Whether a vector is layer-normalized before it is shortened (nomic-embed-text)."""
 
     def prefix(self, input_type: InputType | None) -> str:
         """The text put before an input. None (intent not stated) never adds one."""

@@ -152,7 +152,7 @@ class EmbeddingService:
                 truncate=request.truncate or self._limits.truncate,
                 priority=request.priority or _priority(request.texts),
             )
-        vectors = _shaped(pooled.vectors, request)
+        vectors = _shaped(pooled.vectors, request, spec)
         result = EmbedResult(
             vectors,
             pooled.tokens,
@@ -301,19 +301,28 @@ def _must_be_finite(vectors: Any) -> None:
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
 
 
-def _shaped(vectors: Any, request: EmbedRequest) -> Any:
+def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
     from cortex_embed.vectors import shape
 
     _must_be_finite(vectors)
-    return shape(vectors, dimensions=request.dimensions, normalize=request.normalize)
+    return shape(
+        vectors,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+        layer_norm=spec.layer_norm,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The model that `settings` name, and what makes its provider. Nothing is hashed yet."""
+    """The model that `settings` name, and what makes its provider. Nothing is hashed yet.
+
+    `artifact` is None for a model that has no files.
+    """
 
     model: ServedModel
     provider: Callable[[Metrics], Provider]
+    artifact: Artifact | None = None
 
 
 def locate_model(settings: Settings) -> Located:
@@ -340,7 +349,7 @@ def locate_model(settings: Settings) -> Located:
         origin=f"{choice}; from {artifact.directory}",
     )
     provider = partial(_local, settings, artifact, choice.precision)
-    return Located(model, provider)
+    return Located(model, provider, artifact)
 
 
 def _hashing(settings: Settings) -> Located:

@@ -46,10 +46,29 @@ def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
     return vectors[:, :dimensions]
 
 
-def shape(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vectors:
-    """Shorten, then normalize: the only order that leaves a cut vector with length 1."""
+def layer_normalize(vectors: Vectors) -> Vectors:
+    """Rows of [n, d] with mean 0 and variance 1, as torch.nn.functional.layer_norm without
+    weights gives them (variance over d, epsilon 1e-5)."""
     import numpy as np
 
+    wide = vectors.astype(np.float64)
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    deviation = np.sqrt((centred * centred).mean(axis=1, keepdims=True) + 1e-5)
+    normalized: Vectors = (centred / deviation).astype(np.float32)
+    return normalized
+
+
+def shape(
+    vectors: Vectors, *, dimensions: int | None, normalize: bool, layer_norm: bool = False
+) -> Vectors:
+    """Shorten, then normalize: the only order that leaves a cut vector with length 1.
+
+    With `layer_norm`, a vector that is to be shortened is layer-normalized first.
+    """
+    import numpy as np
+
+    if layer_norm and dimensions not in (None, vectors.shape[1]):
+        vectors = layer_normalize(vectors)
     cut = shorten(vectors, dimensions)
     return l2_normalize(cut) if normalize else np.ascontiguousarray(cut)
 

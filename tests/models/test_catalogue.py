@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import pytest
 
 from cortex_embed.errors import ModelFileError
-from cortex_embed.models.catalogue import DEFAULT_MODEL_ID, CatalogueEntry, catalogue, find, parse
+from cortex_embed.models.catalogue import (
+    DEFAULT_MODEL_ID,
+    SOURCES,
+    CatalogueEntry,
+    catalogue,
+    find,
+    parse,
+)
 
 TOML = files("cortex_embed.models").joinpath("catalogue.toml").read_text("utf-8")
 
@@ -57,16 +65,43 @@ def test_the_default_model_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("model", catalogue(), ids=lambda e: e.spec.id)
-def test_every_source_file_is_pinned_by_independent_evidence(model: CatalogueEntry) -> None:
-    assert {file.path for file in model.files} == {
-        "model.safetensors",
-        "tokenizer.json",
-        "config.json",
-    }
-    assert all(file.evidence >= 2 for file in model.files)
-    assert len(model.spec.revision) == 40
-    assert model.goldens
-    assert model.download_bytes > model.parameters * 4
+def test_every_entry_can_be_used_or_says_why_not(model: CatalogueEntry) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", model.spec.revision)
+    assert bool(model.run_files) != bool(model.unavailable)
+    if model.run_files:
+        names = [file.name for file in model.run_files]
+        assert len(names) == len(set(names)) >= 3  # they lie side by side
+        known = all(file.size for file in model.run_files)
+        assert model.download_bytes > 10**7 or not known
+    for file in model.files:
+        assert (file.sha256 != "") == (file.evidence >= 2), file.path
+    assert {file.path for file in model.source_files} in (set(), set(SOURCES))
+
+
+def test_the_models_that_we_export_are_pinned() -> None:
+    ours = {model.spec.id for model in catalogue() if model.source_files}
+    assert {"all-minilm-l6-v2", "bge-small-en-v1.5", "bge-m3", "nomic-embed-text-v1.5"} <= ours
+    for name in ours:
+        weights = next(f for f in entry(name).source_files if f.path == "model.safetensors")
+        assert weights.sha256
+
+
+def test_the_required_models_are_there() -> None:
+    wanted = {
+        "bge-small-en-v1.5", "bge-base-en-v1.5", "bge-large-en-v1.5", "bge-m3",
+        "all-minilm-l6-v2", "all-mpnet-base-v2", "multilingual-e5-small", "multilingual-e5-base",
+        "e5-small-v2", "nomic-embed-text-v1.5", "mxbai-embed-large-v1",
+        "snowflake-arctic-embed-xs", "snowflake-arctic-embed-s", "gte-small",
+        "gte-multilingual-base", "jina-embeddings-v2-base-code", "qwen3-embedding-0.6b",
+        "embeddinggemma-300m", "codebert-base",
+    }  # fmt: skip
+    assert wanted <= {model.spec.id for model in catalogue()}
+
+
+def test_what_has_to_be_accepted_is_told() -> None:
+    assert "Gemma" in entry("embeddinggemma").terms
+    assert "pickle" in entry("codebert-base").unavailable
+    assert entry("qwen3-embedding").alone
 
 
 @pytest.mark.parametrize(
@@ -78,6 +113,9 @@ def test_every_source_file_is_pinned_by_independent_evidence(model: CatalogueEnt
         ("max_tokens = 256", "max_tokens = 0", "`max_tokens` must be at least 1"),
         ("normalize = true", 'normalize = "yes"', "`normalize` must be true or false"),
         ('family = "bert"', "", "the key `family` is missing"),
+        ('onnx = ["onnx/model.onnx"]', "onnx = []", "`onnx` must name a graph"),
+        ('path = "onnx/model.onnx"', 'path = "other"', "`files` must hold onnx/model.onnx"),
+        ("evidence = 4", "evidence = 1", "`evidence` must be at least 2"),
         ("53aa5117", "53AA5117", "`sha256` must be 64 lower-case"),
         ('"bge-small"', '"all-minilm"', "'all-minilm' names both"),
         ("sums = [0.59605527, ", "sums = [", "`sums` has 3 values for 4 texts"),

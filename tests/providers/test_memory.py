@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,3 +61,22 @@ def test_a_state_takes_more_than_its_json() -> None:
     rows = (np.random.RandomState(0).standard_normal((50, 384)) / 1e3).astype(np.float32)
     text = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
     assert rows.nbytes + 2 * len(text) <= 50 * memory.state_bytes(384)
+
+
+@pytest.mark.parametrize(
+    ("file", "word", "limit"),
+    [
+        ("memory.max", "max", None),
+        ("memory.max", "1073741824", 2**30),
+        ("memory/memory.limit_in_bytes", "9223372036854771712", None),
+        ("memory/memory.limit_in_bytes", "536870912", 2**29),
+    ],
+)
+def test_the_cgroups_limit(tmp_path: Path, file: str, word: str, limit: int | None) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(word + "\n", encoding="ascii")
+    assert memory.cgroup_limit(tmp_path) == limit
+
+
+def test_no_cgroup_no_limit(tmp_path: Path) -> None:
+    assert memory.cgroup_limit(tmp_path) is None

@@ -311,7 +311,7 @@ def test_the_embedded_model_is_what_its_sources_give(
     minilm_artifact.verify()
     made = export_fp32(minilm_sources, entry.spec, tmp_path / "out")
     assert made.files.items() <= minilm_artifact.files.items()
-    assert made.sources == {file.path: file.sha256 for file in entry.files}
+    assert made.sources == {file.path: file.sha256 for file in entry.source_files}
     assert made.manifest["parameters"] == entry.parameters
     assert made.manifest["layers"] == entry.layers
     assert made.manifest["hidden"] == entry.hidden

@@ -50,7 +50,7 @@ def make_entry(wheel: Path | None, content: dict[str, bytes] = CONTENT) -> Catal
     real = find("all-minilm-l6-v2")
     assert real is not None
     files = tuple(
-        SourceFile(name, len(data), sha256(data).hexdigest(), evidence=2)
+        SourceFile(name, len(data), sha256(data).hexdigest(), 2, real.spec.repo, real.spec.revision)
         for name, data in content.items()
     )
     pypi = None

@@ -49,6 +49,8 @@ class Graph:
     """One ONNX graph of the model. `data` is the file of its weights.
 
     `output` is `text` (one vector a text) or `tokens` (one state a token).
+    `is_own` says that our exporter made it; else it is run as its authors published it, and its
+    opset is not known (1). `alone` says that its vectors depend on their batch.
     """
 
     file: str
@@ -56,6 +58,8 @@ class Graph:
     precision: str
     opset: int
     output: str = "text"
+    is_own: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,16 @@ class Artifact:
     def precisions(self) -> tuple[str, ...]:
         """What this artifact can be served in."""
         return tuple(p for p in PRECISIONS if self._graphs(p))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether our exporter made its graphs."""
+        return all(g.is_own for g in self.graphs)
+
+    @property
+    def alone(self) -> bool:
+        """Whether its texts have to be computed one by one."""
+        return any(g.alone for g in self.graphs)
 
     def graph_for(self, precision: str, newest_opset: int) -> Path:
         """The pooling graph of `precision` with the newest opset that the runtime reads.
@@ -211,8 +225,11 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
             f"{table.where}: `schema` is {schema}, this version of cortex-embed reads {SCHEMA}. "
             + _WAY_OUT
         )
-    for key in ("layers", "hidden", "heads", "vocab_size", "intermediate", "parameters"):
+    graphs = _graphs(table)
+    for key in ("layers", "hidden", "heads", "vocab_size", "intermediate"):
         table.whole(key, low=1)
+    if all(graph.is_own for graph in graphs):
+        table.whole("parameters", low=1)
     exporter = table.table("exporter")
     exporter.text("name")
     exporter.text("version")
@@ -220,7 +237,7 @@ def _from_manifest(directory: Path, table: Table) -> Artifact:
     return Artifact(
         directory=directory,
         spec=spec_from(table),
-        graphs=_graphs(table),
+        graphs=graphs,
         files=_files(table.table("files")),
         sources={name: sources.sha256(name) for name in sources.data},
         manifest=table.data,
@@ -240,6 +257,8 @@ def _graphs(table: Table) -> tuple[Graph, ...]:
             precision=entry.text("precision"),
             opset=entry.whole("opset", low=1),
             output=entry.choice("output", OUTPUTS) if "output" in entry.data else "text",
+            is_own="source" not in entry.data or entry.choice("source", ("repository",)) == "",
+            alone=entry.flag("alone") if "alone" in entry.data else False,
         )
         for name in (graph.file, graph.data):
             if name not in files:

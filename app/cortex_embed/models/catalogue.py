@@ -17,6 +17,9 @@ from cortex_embed.models.table import Table
 DEFAULT_MODEL_ID = "bge-small-en-v1.5"
 """What a distribution that carries no model of its own means by "the model"."""
 
+CONFIG = "config.json"
+SOURCES = ("model.safetensors", "tokenizer.json", CONFIG)
+"""What our exporter reads, in Hugging Face's layout."""
 POOLINGS = ("cls", "mean", "last_token")
 _SCHEMA = 1
 _WAY_OUT = "The package is damaged: install it again."
@@ -24,12 +27,22 @@ _WAY_OUT = "The package is damaged: install it again."
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the model's repository. `size` is in bytes, None where nobody states it."""
+    """A file of a repository at a revision. `size` is in bytes, None where nobody states it.
+
+    `sha256` is empty where nobody else states it: then the first download is trusted.
+    """
 
     path: str
     size: int | None
     sha256: str
     evidence: int
+    repo: str
+    revision: str
+
+    @property
+    def name(self) -> str:
+        """What it is called on disk, where all files of a model lie side by side."""
+        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +70,52 @@ class SumCheck:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """A model, where its source files come from, and what others publish of its vectors."""
+    """A model, where its files come from, and what others publish of its vectors.
+
+    `onnx` names the repository's own graph first, then the files that belong beside it; empty
+    for none. `alone` says that this graph's vectors depend on their batch, so that its texts
+    are computed one by one. `unavailable` says why there is nothing to download, `terms` what
+    has to be accepted, `remark` what a person should know; each may be empty. `parameters` is
+    0 where it is not known.
+    """
 
     spec: ModelSpec
     layers: int
     hidden: int
     parameters: int
     files: tuple[SourceFile, ...]
+    onnx: tuple[str, ...]
+    onnx_precision: str
+    tokenizer: str
+    alone: bool
+    unavailable: str
+    terms: str
+    remark: str
     pypi: Wheel | None
     goldens: tuple[Golden, ...]
     sum_check: SumCheck | None
 
     @property
+    def source_files(self) -> tuple[SourceFile, ...]:
+        """What our exporter makes a graph from; empty where it cannot."""
+        files = tuple(file for file in self.files if file.path in SOURCES)
+        return files if len(files) == len(SOURCES) else ()
+
+    @property
+    def run_files(self) -> tuple[SourceFile, ...]:
+        """What the repository's own graph needs; empty where it has none."""
+        wanted = {*self.onnx, self.tokenizer, CONFIG}
+        return tuple(file for file in self.files if file.path in wanted) if self.onnx else ()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether every file to download is known by its SHA-256 beforehand."""
+        return bool(self.run_files) and all(file.sha256 for file in self.run_files)
+
+    @property
     def download_bytes(self) -> int:
-        """Size of the source files, as far as it is stated."""
-        return sum(file.size or 0 for file in self.files)
+        """Size of the files that running the model needs, as far as it is stated."""
+        return sum(file.size or 0 for file in self.run_files)
 
 
 @cache
@@ -121,28 +165,54 @@ def spec_from(table: Table) -> ModelSpec:
         licence=table.text("licence"),
         aliases=table.texts("aliases"),
         matryoshka=table.wholes("matryoshka"),
+        layer_norm=table.flag("layer_norm") if "layer_norm" in table.data else False,
     )
 
 
 def _entry(table: Table, sum_texts: Table) -> CatalogueEntry:
-    return CatalogueEntry(
-        spec=spec_from(table),
+    def optional(key: str) -> str:
+        return table.text(key) if key in table.data else ""
+
+    spec = spec_from(table)
+    entry = CatalogueEntry(
+        spec=spec,
         layers=table.whole("layers", low=1),
         hidden=table.whole("hidden", low=1),
-        parameters=table.whole("parameters", low=1),
-        files=tuple(_file(item) for item in table.tables("files")),
+        parameters=table.whole("parameters", low=1) if "parameters" in table.data else 0,
+        files=tuple(_file(item, spec) for item in table.tables("files")),
+        onnx=table.texts("onnx"),
+        onnx_precision=optional("onnx_precision") or "fp32",
+        tokenizer=optional("tokenizer") or "tokenizer.json",
+        alone=table.flag("alone") if "alone" in table.data else False,
+        unavailable=optional("unavailable"),
+        terms=optional("terms"),
+        remark=optional("remark"),
         pypi=_wheel(table.table("pypi")) if "pypi" in table.data else None,
         goldens=tuple(_golden(item) for item in table.tables("golden")),
         sum_check=_sums(table.table("sum_check"), sum_texts) if "sum_check" in table.data else None,
     )
+    missing = {*entry.onnx, *((entry.tokenizer, CONFIG) if entry.onnx else ())} - {
+        file.path for file in entry.files
+    }
+    if missing or not (entry.onnx or entry.unavailable):
+        what = (
+            f"`files` must hold {', '.join(sorted(missing))}"
+            if missing
+            else ("`onnx` must name a graph, or `unavailable` say why there is none")
+        )
+        raise ModelFileError(f"{table.where}: {what}. {_WAY_OUT}")
+    return entry
 
 
-def _file(table: Table) -> SourceFile:
+def _file(table: Table, spec: ModelSpec) -> SourceFile:
+    pinned = table.text("sha256", empty=True) != ""
     return SourceFile(
         path=table.text("path"),
         size=table.whole("size", low=0) or None,
-        sha256=table.sha256("sha256"),
-        evidence=table.whole("evidence", low=0),
+        sha256=table.sha256("sha256") if pinned else "",
+        evidence=table.whole("evidence", low=2 if pinned else 0),
+        repo=table.text("repo") if "repo" in table.data else spec.repo,
+        revision=table.text("revision") if "revision" in table.data else spec.revision,
     )
 
 

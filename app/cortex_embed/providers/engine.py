@@ -43,7 +43,7 @@ class Engine:
         """
         self._model = model
         self._threads = threads
-        self._session = _session(model, 1, prepack=prepack)
+        self._session = make_session(model, 1, prepack=prepack)
         self._alone = self._session
         self._check(model, dimensions)
 
@@ -54,7 +54,7 @@ class Engine:
         that much sooner after a start.
         """
         if self._threads > 1 and self._alone is self._session:
-            self._alone = _session(self._model, self._threads)
+            self._alone = make_session(self._model, self._threads)
 
     def _check(self, model: Path, dimensions: int) -> None:
         inputs = {i.name for i in self._session.get_inputs()}
@@ -103,7 +103,11 @@ def newest_opset() -> int:
     return 24 if (major, minor) >= (1, 31) else 22
 
 
-def _session(model: Path, threads: int, *, prepack: bool = True) -> Any:
+def make_session(model: Path, threads: int, *, prepack: bool = True, optimize: bool = False) -> Any:
+    """An ORT session of one graph. Raises ModelFileError.
+
+    `optimize` is for graphs of others: ours are stored as they are to run.
+    """
     prepare_runtime_environment()
     import onnxruntime as ort
 
@@ -111,9 +115,10 @@ def _session(model: Path, threads: int, *, prepack: bool = True) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # The graph is stored as it is to run: a start does no graph work, and no fusion brings
+    # Our graph is stored as it is to run: a start does no graph work, and no fusion brings
     # back an operator that was avoided on purpose.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     # Threads may wait for each other inside a run, never between runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")

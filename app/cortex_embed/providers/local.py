@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
+    from cortex_embed.providers.repository_engine import RepositoryEngine
     from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
+
+    AnyEngine = Engine | RepositoryEngine
 
 T = TypeVar("T")
 SomeText = TypeVar("SomeText", bound="Text")
@@ -82,7 +85,7 @@ class LocalProvider:
         self._tokenizer: Tokenizer | None = None
         self._batcher: MicroBatcher | None = None
         self._states: TokenStateRunner | None = None
-        self._reading: tuple[Future[None], Future[Tokenizer], Future[Engine]] | None = None
+        self._reading: tuple[Future[None], Future[Tokenizer], Future[AnyEngine]] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._widening: asyncio.Future[None] | None = None
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
@@ -133,8 +136,9 @@ class LocalProvider:
             engine.run,
             run_alone=engine.run_alone,
             dimensions=self.spec.dimensions,
-            workers=size.workers,
-            max_batch_tokens=size.max_batch_tokens,
+            # A foreign graph has one session, with all threads in it.
+            workers=size.workers if self._artifact.is_own else 1,
+            max_batch_tokens=1 if self._artifact.alone else size.max_batch_tokens,
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
             metrics=self._metrics,
@@ -152,7 +156,7 @@ class LocalProvider:
             graph, dimensions=self.spec.dimensions, max_batch_tokens=max_batch_tokens
         )
 
-    def _widen(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    def _widen(self, loop: asyncio.AbstractEventLoop, engine: AnyEngine) -> None:
         self._widening = loop.run_in_executor(None, engine.widen)
 
     def _fit(self) -> memory.Fit:
@@ -173,10 +177,19 @@ class LocalProvider:
 
         return Tokenizer(self._artifact.tokenizer, max_tokens=self.spec.max_tokens)
 
-    def _load_engine(self) -> Engine:
+    def _load_engine(self) -> AnyEngine:
         from cortex_embed.providers.engine import Engine, newest_opset
 
         graph = self._artifact.graph_for(self._precision, newest_opset())
+        if not self._artifact.is_own:
+            from cortex_embed.providers.repository_engine import RepositoryEngine
+
+            return RepositoryEngine(
+                graph,
+                dimensions=self.spec.dimensions,
+                pooling=self.spec.pooling,
+                threads=self._threads,
+            )
         return Engine(graph, dimensions=self.spec.dimensions, threads=self._threads)
 
     async def embed(

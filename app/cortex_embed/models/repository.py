@@ -1,0 +1,284 @@
+"""A model's directory as its authors publish it (Hugging Face's layout), described as an artifact.
+
+sentence-transformers' files say how tokens become a vector; where they do not, the person must,
+in `cortex-embed.toml` beside the graph. It must never guess a pooling or a prefix: a wrong one
+gives well-formed vectors of another space.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from cortex_embed.errors import ModelFileError
+from cortex_embed.models import artifact as artifacts
+from cortex_embed.models.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cortex_embed.domain import ModelSpec
+
+DESCRIPTION = "cortex-embed.toml"
+CONFIG = "config.json"
+GRAPHS = ("onnx/model.onnx", "model.onnx")
+"""Where exporters put the float32 graph, in order of preference."""
+_KEYS = frozenset(
+    {"id", "repo", "revision", "licence", "aliases", "pooling", "normalize", "dimensions"}
+    | {"max_tokens", "query_prefix", "document_prefix", "matryoshka", "onnx", "precision", "alone"}
+    | {"layer_norm"}
+)
+_POOLING_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last_token",
+}
+_PROMPTS = {"query_prefix": ("query",), "document_prefix": ("document", "passage")}
+_MODULES = {"Transformer", "Pooling", "Normalize"}
+# These architectures number positions from padding_idx + 1 on (fairseq's habit).
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+_OTHER_NAMES = {
+    "hidden": ("hidden_size", "d_model", "dim", "n_embd"),
+    "layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+    "heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate": ("intermediate_size", "n_inner", "hidden_dim", "d_ff"),
+    "vocab_size": ("vocab_size",),
+    "positions": ("max_position_embeddings", "n_positions"),
+}
+_UNLIMITED = 10**6  # transformers writes 1e30 for "no limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model that was not exported by us: `graph` is its ONNX file relative to the directory,
+    `precision` what its weights are in, `alone` as in the catalogue."""
+
+    spec: ModelSpec
+    graph: str
+    precision: str = "fp32"
+    alone: bool = False
+
+
+def describe(directory: Path, *, name: str | None = None) -> Description:
+    """What the files in `directory` say of their model; `cortex-embed.toml` has the last word.
+
+    Raises ModelFileError naming the file and key that is missing, or that cannot be honoured.
+    """
+    own = _own(directory)
+    config = _json(directory, CONFIG)
+    if config is None:
+        raise ModelFileError(f"{directory} holds no {CONFIG}; it is no model's directory.")
+    said: dict[str, Any] = {
+        "id": (name or directory.resolve().name).casefold(),
+        "repo": name or directory.resolve().name,
+        "revision": "local",
+        "licence": _licence(directory),
+        "aliases": [],
+        "normalize": True,
+        "query_prefix": "",
+        "document_prefix": "",
+        "matryoshka": [],
+        "dimensions": _number(config, "hidden"),
+        "max_tokens": _max_tokens(directory, config),
+        "family": str(config.get("model_type", "unknown")),
+        **_sentence_transformers(directory, decided="pooling" in own),
+        **own,
+    }
+    graph = said.get("onnx") or next((g for g in GRAPHS if (directory / g).is_file()), None)
+    if graph is None or not (directory / graph).is_file():
+        raise ModelFileError(
+            f"{directory} holds no {' or '.join(GRAPHS) if graph is None else graph}. Export the "
+            f"model to ONNX, or name the file as `onnx` in {directory / DESCRIPTION}."
+        )
+    table = Table(said, str(directory / DESCRIPTION), way_out="Say it there, or correct it.")
+    return Description(
+        spec=_spec(table),
+        graph=graph,
+        precision=table.text("precision") if "precision" in said else "fp32",
+        alone=table.flag("alone") if "alone" in said else False,
+    )
+
+
+def _spec(table: Table) -> ModelSpec:
+    from cortex_embed.models.catalogue import spec_from
+
+    return spec_from(table)
+
+
+def manifest(
+    directory: Path, description: Description, *, sources: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The manifest of `directory`, where all files lie side by side. Reads every byte of them.
+
+    `sources` are SHA-256 by repository path, for what is known of the origin.
+    """
+    config = _json(directory, CONFIG) or {}
+    graph = description.graph.rpartition("/")[2]
+    files = sorted(
+        path for path in directory.iterdir() if path.is_file() and path.name != artifacts.MANIFEST
+    )
+    geometry = {key: _number(config, key) for key in ("layers", "hidden", "heads", "vocab_size")}
+    wide = next((config[k] for k in _OTHER_NAMES["intermediate"] if config.get(k)), None)
+    spec = asdict(description.spec)
+    return {
+        "schema": artifacts.SCHEMA,
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in spec.items()},
+        **geometry,
+        "intermediate": int(wide or 4 * geometry["hidden"]),
+        "exporter": {"name": "the model's own repository", "version": description.spec.revision},
+        "sources": dict(sources or {}),
+        "graphs": [
+            {
+                "file": graph,
+                "data": graph,
+                "precision": description.precision,
+                "opset": 1,
+                "source": "repository",
+                "alone": description.alone,
+            }
+        ],
+        "gates": {},
+        "notes": ["run as published: inputs and outputs are found out from the graph"],
+        "files": {
+            path.name: {"size": path.stat().st_size, "sha256": artifacts.hash_file(path)}
+            for path in files
+        },
+    }
+
+
+def _own(directory: Path) -> dict[str, Any]:
+    """What the person says in `cortex-embed.toml`; empty without it."""
+    import tomllib
+
+    path = directory / DESCRIPTION
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as why:
+        raise ModelFileError(f"{path} cannot be read: {artifacts.reason(why)}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
+        raise ModelFileError(f"{path} is not valid TOML: {why}.") from None
+    unknown = sorted(set(said) - _KEYS)
+    if unknown:
+        raise ModelFileError(
+            f"{path} has an unknown key {unknown[0]!r}. Known keys: {', '.join(sorted(_KEYS))}."
+        )
+    return said
+
+
+def _json(directory: Path, name: str) -> dict[str, Any] | None:
+    path = directory / name
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as why:
+        raise ModelFileError(f"{path} cannot be read: {artifacts.reason(why)}.") from None
+    except (ValueError, RecursionError) as why:
+        raise ModelFileError(f"{path} is not valid JSON: {why}.") from None
+    if not isinstance(document, dict):
+        raise ModelFileError(f"{path} must hold a JSON object.")
+    return document
+
+
+def _sentence_transformers(directory: Path, *, decided: bool) -> dict[str, Any]:
+    """Pooling, norm and prefixes, as sentence-transformers reads them from its files."""
+    said: dict[str, Any] = {}
+    modules = _modules(directory)
+    strange = sorted(set(modules.values()) - _MODULES)
+    if strange and not decided:
+        raise ModelFileError(
+            f"{directory / 'modules.json'}: the module {strange[0]} is not known here. If the "
+            f"graph holds it, state `pooling` in {directory / DESCRIPTION}."
+        )
+    place = next((path for path, kind in modules.items() if kind == "Pooling"), "1_Pooling")
+    pooling = _json(directory, f"{place}/{CONFIG}")
+    if pooling is not None:
+        said["pooling"] = _pooling(pooling, directory / place / CONFIG, decided=decided)
+    elif not decided:
+        raise ModelFileError(
+            f"{directory} does not say how its token states become one vector: there is no "
+            f"1_Pooling/{CONFIG}. State `pooling` (cls, mean or last_token) in "
+            f"{directory / DESCRIPTION}, as the model's authors do."
+        )
+    if modules:
+        said["normalize"] = "Normalize" in modules.values()
+    prompts = (_json(directory, "config_sentence_transformers.json") or {}).get("prompts") or {}
+    for key, names in {
+        "query_prefix": ("query",),
+        "document_prefix": ("document", "passage"),
+    }.items():
+        found = next((prompts[name] for name in names if prompts.get(name)), None)
+        if found is not None:
+            said[key] = found
+    return said
+
+
+def _modules(directory: Path) -> dict[str, str]:
+    """Kind of each sentence-transformers module by its path, from `modules.json`."""
+    path = directory / "modules.json"
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        return {one["path"]: one["type"].rpartition(".")[2] for one in modules}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
+        raise ModelFileError(f"{path} cannot be read: {why}.") from None
+
+
+def _pooling(config: dict[str, Any], path: Path, *, decided: bool) -> str:
+    modes = [
+        key for key, value in config.items() if key.startswith("pooling_mode_") and value is True
+    ]
+    if len(modes) == 1 and modes[0] in _POOLING_MODES:
+        return _POOLING_MODES[modes[0]]
+    if decided:
+        return ""
+    raise ModelFileError(
+        f"{path} asks for {' and '.join(modes) or 'no pooling'}; only "
+        f"{', '.join(_POOLING_MODES)} alone can be honoured."
+    )
+
+
+def _number(config: Mapping[str, Any], what: str) -> int:
+    for key in _OTHER_NAMES[what]:
+        value = config.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    raise ModelFileError(f"{CONFIG} says nothing of {' or '.join(_OTHER_NAMES[what])}.")
+
+
+def _max_tokens(directory: Path, config: dict[str, Any]) -> int:
+    """The smallest of the limits that the files state; special tokens count."""
+    limits = []
+    positions = next((config[k] for k in _OTHER_NAMES["positions"] if config.get(k)), None)
+    if isinstance(positions, int):
+        offset = config.get("model_type") in _OFFSET_POSITIONS
+        limits.append(positions - (int(config.get("pad_token_id") or 1) + 1 if offset else 0))
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        value = (_json(directory, name) or {}).get(key)
+        if isinstance(value, int | float) and 0 < value < _UNLIMITED:
+            limits.append(int(value))
+    if not limits:
+        raise ModelFileError(
+            f"{directory} does not say how many tokens its model reads. State `max_tokens` in "
+            f"{directory / DESCRIPTION}."
+        )
+    return min(limits)
+
+
+def _licence(directory: Path) -> str:
+    """The `license` of the model card's front matter; "unknown" without one."""
+    try:
+        card = (directory / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+    found = re.search(r"\A---\n.*?^license: *([\w.+-]+)", card, re.MULTILINE | re.DOTALL)
+    return found[1] if found else "unknown"
