@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bert_graph import MASK, build_graph
+from bert_graph import MASK, Bert, build_graph
 from calibration_texts import calibration_texts
 from cortex_embed.config import prepare_runtime_environment
 from quality_texts import quality_texts
@@ -32,7 +32,12 @@ _BATCH = 8
 
 
 def observe(
-    tokenizer: Path, encoder: Encoder, config: BertConfig, *, max_tokens: int
+    tokenizer: Path,
+    encoder: Encoder,
+    config: BertConfig,
+    *,
+    max_tokens: int,
+    blocks: type[Bert] = Bert,
 ) -> Mapping[str, Floats]:
     """What every quantizable input holds for the calibration texts.
 
@@ -46,7 +51,7 @@ def observe(
 
     names: dict[str, str] = {}
     compatible = newest_opset() < 24
-    model = build_graph(encoder, config, "mean", compatible=compatible, inputs=names)
+    model = build_graph(encoder, config, "mean", blocks=blocks, compatible=compatible, inputs=names)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(
