@@ -155,18 +155,30 @@ def _layer(weights: Weights, name: str, config: BertConfig) -> Layer:
     )
 
 
-def rotations(config: BertConfig) -> tuple[Floats, Floats]:
-    """Cosines and sines by place, float32 [positions, head width / 2].
+def frequencies(config: BertConfig) -> Floats:
+    """By how much each pair of a head turns from place to place, float32 [head width / 2].
 
-    An angle is place times frequency in float32, as upstream computes it. The rest is in
-    float64: every machine then rounds to the same numbers.
+    The powers are rounded to float32 and so are their inverses, as in upstream's steps: the
+    far places of a text multiply the difference of a last bit by thousands.
     """
     import numpy as np
 
     width = config.hidden // config.heads
-    frequencies = [1 / math.pow(config.rotary_base, i / width) for i in range(0, width, 2)]
+    powers = [math.pow(config.rotary_base, i / width) for i in range(0, width, 2)]
+    inverse: Floats = np.float32(1) / np.array(powers, dtype=np.float32)
+    return inverse
+
+
+def rotations(config: BertConfig) -> tuple[Floats, Floats]:
+    """Cosines and sines by place, float32 [positions, head width / 2].
+
+    An angle is rounded to float32, as upstream's is; its cosine is taken in float64 and then
+    rounded, so that every machine gets the same.
+    """
+    import numpy as np
+
     places = np.arange(config.positions, dtype=np.float32)
-    angles = np.outer(places, np.array(frequencies, dtype=np.float32)).astype(np.float64)
+    angles = np.outer(places, frequencies(config)).astype(np.float64)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from export_onnx import export
 from make_families import TINY, make_family
-from nomic import read_config, rotations
+from nomic import frequencies, read_config, rotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,19 @@ def test_rotations_go_beyond_what_it_was_trained_on(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     assert config["max_position_embeddings"] == 16
     assert read_config(source / "config.json", SPEC).places == 64
+
+
+def test_frequencies_are_torchs_bit_by_bit(tmp_path: Path) -> None:
+    """Of heads 64 wide; expected: 1 / 1000 ** (arange(0, 64, 2) / 64) as torch 2.13.0 gives it."""
+    source = make_family(tmp_path / "source", SPEC.id)
+    config = replace(read_config(source / "config.json", SPEC), hidden=256)
+    assert [float(v).hex() for v in frequencies(config)[[1, 3, 7, 10, 31]]] == [
+        "0x1.9c975a0000000p-1",
+        "0x1.0bedde0000000p-1",
+        "0x1.c3f06a0000000p-3",
+        "0x1.d8ffac0000000p-4",
+        "0x1.454dee0000000p-10",
+    ]
 
 
 def test_angles_are_place_times_frequency(tmp_path: Path) -> None:
