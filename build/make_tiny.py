@@ -143,8 +143,7 @@ def random_weights(config: dict[str, Any], seed: int, spread: float) -> dict[str
     stream = np.random.RandomState(seed)  # legacy on purpose: its stream is frozen for ever
 
     def draw(deviation: float, *shape: int, around: float = 0.0) -> NDArray[np.float32]:
-        uniform = stream.random_sample(shape) - 0.5
-        return (uniform * (deviation * math.sqrt(12.0)) + around).astype(np.float32)
+        return uniform(stream, deviation, *shape, around=around)
 
     def norm(name: str) -> dict[str, NDArray[np.float32]]:
         return {
@@ -177,6 +176,16 @@ def random_weights(config: dict[str, Any], seed: int, spread: float) -> dict[str
         tensors |= dense(f"{layer}.output.dense", hidden, wide)
         tensors |= norm(f"{layer}.output")
     return tensors
+
+
+def uniform(
+    stream: np.random.RandomState, deviation: float, *shape: int, around: float = 0.0
+) -> NDArray[np.float32]:
+    """Numbers of that standard deviation, by exact arithmetic alone."""
+    import numpy as np
+
+    between = stream.random_sample(shape) - 0.5
+    return (between * (deviation * math.sqrt(12.0)) + around).astype(np.float32)
 
 
 def tiny_vocabulary() -> list[str]:
@@ -266,10 +275,17 @@ def _config(
 def _write(
     out: Path, config: dict[str, Any], seed: int, *, spread: float, tokenizer: dict[str, Any]
 ) -> Path:
+    return write_source(out, config, random_weights(config, seed, spread), tokenizer)
+
+
+def write_source(
+    out: Path, config: dict[str, Any], tensors: dict[str, Any], tokenizer: dict[str, Any]
+) -> Path:
+    """Write the three source files of a model into `out` and return it."""
     from safetensors.numpy import save_file
 
     with staging(out) as part:
-        save_file(random_weights(config, seed, spread), part / "model.safetensors")
+        save_file(tensors, part / "model.safetensors")
         (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (part / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
         out.mkdir(exist_ok=True)

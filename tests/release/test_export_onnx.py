@@ -234,8 +234,8 @@ def test_an_unsupported_configuration_is_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"family": "mpnet"}, "family is 'mpnet', only 'bert'"),
-        ({"pooling": "last_token"}, "pooling is 'last_token', only cls and mean"),
+        ({"family": "t5"}, "family is 't5', only bert, mpnet"),
+        ({"pooling": "max"}, "pooling is 'max', only cls, mean and last_token"),
         ({"dimensions": 384}, "dimensions is 384, but `hidden_size`"),
         ({"max_tokens": 65}, "max_tokens is 65, over the 64 positions"),
     ],
