@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import replace
 
 from cortex_embed.errors import EmbedError, ModelFileError
 from family_tokenizers import byte_pairs, unigrams, word_pieces

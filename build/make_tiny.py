@@ -15,9 +15,10 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import replace
 
 from cortex_embed.domain import ModelSpec
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError

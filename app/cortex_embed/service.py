@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from cortex_embed.domain import EmbedResult, ModelSpec
 from cortex_embed.errors import (
@@ -46,8 +47,7 @@ _TOKEN_LIST_CHARS = 250_000
 is sent (measured), and the lists keep the interpreter busy for a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one request may hold. `truncate` applies where the request does not say."""
 
     max_inputs: int = 16_384
@@ -55,8 +55,7 @@ class Limits:
     truncate: Truncate = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
+class ServedModel(msgspec.Struct, frozen=True):
     """A model served here. `created` is in Unix seconds; `facts` is JSON for clients.
 
     `origin` says where it was loaded from: for the person who started us, never for clients.
@@ -64,7 +63,7 @@ class ServedModel:
 
     spec: ModelSpec
     created: int
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = {}
     origin: str = ""
     fingerprint: str = ""
     """Identity of the vector space: see `models/fingerprint.py`."""
@@ -313,8 +312,7 @@ def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(msgspec.Struct, frozen=True):
     """The model that `settings` name, and what makes its provider. Nothing is hashed yet.
 
     `artifact` is None for a model that has no files.

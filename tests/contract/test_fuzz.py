@@ -22,8 +22,8 @@ from tests.e2e.process import Served
 _POSTS = [route for route in ROUTES if route.method == "POST" and route.operation is not None]
 _PER_DIALECT = Counter(route.dialect.NAME for route in _POSTS)
 _GROWTH_MB = 48
-"""What as many bodies again may add. Measured on Linux, twelve times 130 bodies for each route of up
-to 17 MB: between 81 and 112 MB in all, without a trend (154 MB and rising where every thread had an
+"""What as many bodies again may add. Measured on Linux, twelve times 130 bodies a route of up to
+17 MB: between 81 and 112 MB in all, without a trend (154 MB and rising where every thread had an
 arena of its own)."""
 
 

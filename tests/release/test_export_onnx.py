@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import ModelFileError, OutputError
 from cortex_embed.models.artifact import GRAPH, MANIFEST, TOKENIZER, load_artifact

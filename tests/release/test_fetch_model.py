@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import zipfile
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from msgspec.structs import replace
 
 import fetch_model
 from cortex_embed.errors import ModelFileError, OutputError, UsageError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 import fetch_vocabulary
 from cortex_embed.errors import ModelFileError

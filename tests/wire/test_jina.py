@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cortex_embed.domain import EmbedRequest
 from cortex_embed.errors import InvalidRequestError, ModelNotFoundError, NotReadyError
@@ -171,7 +172,7 @@ def test_what_jina_has_no_word_for(asked: Asked) -> None:
 def test_requests_round_trip(asked: Asked, dtypes: Any, single: bool) -> None:
     """Read by the server, which has one decoder for the path."""
     if len(asked.request.texts) == 1:
-        asked = replace(asked, request=replace(asked.request, single=single))
+        asked = dataclasses.replace(asked, request=replace(asked.request, single=single))
     if asked.encoding == "float":
-        asked = replace(asked, dtypes=dtypes)
+        asked = dataclasses.replace(asked, dtypes=dtypes)
     assert openai.decode_request(jina.encode_request(asked), served="x") == asked

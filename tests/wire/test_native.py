@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cortex_embed.domain import EmbedRequest, EmbedResult, ModelSpec, Truncation
 from cortex_embed.errors import InvalidRequestError, ModelNotFoundError, OverloadedError

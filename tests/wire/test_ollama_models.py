@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import InvalidRequestError
 from cortex_embed.wire import ollama_models
@@ -86,11 +88,11 @@ def test_every_listed_name_is_answered_to(model: Model) -> None:
 
 def test_the_digest_is_of_the_vectors(model: Model) -> None:
     assert re.fullmatch("[0-9a-f]{64}", digest_of(model))
-    renamed = replace(model, created=5, spec=replace(model.spec, id="other"))
+    renamed = dataclasses.replace(model, created=5, spec=replace(model.spec, id="other"))
     assert digest_of(renamed) == digest_of(model)
-    assert digest_of(replace(model, fingerprint="cx1:f")) != digest_of(model)
-    nameless = replace(model, fingerprint="")
-    later = replace(nameless, spec=replace(model.spec, revision="1"))
+    assert digest_of(dataclasses.replace(model, fingerprint="cx1:f")) != digest_of(model)
+    nameless = dataclasses.replace(model, fingerprint="")
+    later = dataclasses.replace(nameless, spec=replace(model.spec, revision="1"))
     assert digest_of(nameless) != digest_of(later)
 
 

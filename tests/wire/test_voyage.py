@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cortex_embed.domain import EmbedRequest
 from cortex_embed.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
@@ -140,5 +141,5 @@ def test_requests_round_trip(asked: Asked, single: bool) -> None:
         request = replace(request, dimensions_param="output_dimension")
     if len(request.texts) == 1:
         request = replace(request, single=single)
-    asked = replace(asked, request=request)
+    asked = dataclasses.replace(asked, request=request)
     assert openai.decode_request(voyage.encode_request(asked), served="x") == asked

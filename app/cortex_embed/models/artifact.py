@@ -8,10 +8,11 @@ sees it. It must never search for directories (`store` does) nor repair what it 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from hashlib import sha256
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models.catalogue import spec_from
@@ -36,16 +37,14 @@ _WAY_OUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileFact:
+class FileFact(msgspec.Struct, frozen=True):
     """What a file must be: `size` in bytes, and its SHA-256 in lower-case hex."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True):
     """One ONNX graph of the model. `data` is the file of its weights.
 
     `output` is `text` (one vector a text) or `tokens` (one state a token).
@@ -62,16 +61,15 @@ class Graph:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True, eq=False):
     """A model on this disk. `files` are the runtime's; `sources` are what they were made from."""
 
     directory: Path
     spec: ModelSpec
     graphs: tuple[Graph, ...]
-    files: dict[str, FileFact] = field(hash=False)
-    sources: dict[str, str] = field(hash=False)
-    manifest: dict[str, Any] = field(hash=False, compare=False)
+    files: dict[str, FileFact]
+    sources: dict[str, str]
+    manifest: dict[str, Any]
     """Everything the manifest says, for clients (`GET /model_info`)."""
 
     @property

@@ -6,9 +6,10 @@ module must never look at the disk for model files (`store` does) nor at the net
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
+
+import msgspec
 
 from cortex_embed.domain import Golden, ModelSpec
 from cortex_embed.errors import ModelFileError
@@ -25,8 +26,7 @@ _SCHEMA = 1
 _WAY_OUT = "The package is damaged: install it again."
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """A file of a repository at a revision. `size` is in bytes, None where nobody states it.
 
     `sha256` is empty where nobody else states it: then the first download is trusted.
@@ -45,8 +45,7 @@ class SourceFile:
         return self.path.rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
+class Wheel(msgspec.Struct, frozen=True):
     """A wheel on the Python package index that carries the source files under `prefix`."""
 
     name: str
@@ -57,8 +56,7 @@ class Wheel:
     prefix: str
 
 
-@dataclass(frozen=True, slots=True)
-class SumCheck:
+class SumCheck(msgspec.Struct, frozen=True):
     """The sum of all dimensions of the L2-normalized vector of each text."""
 
     texts: tuple[str, ...]
@@ -68,8 +66,7 @@ class SumCheck:
     weights: str
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueEntry:
+class CatalogueEntry(msgspec.Struct, frozen=True):
     """A model, where its files come from, and what others publish of its vectors.
 
     `onnx` names the repository's own graph first, then the files that belong beside it; empty

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cortex_embed.errors import ModelFileError
 
@@ -30,8 +29,7 @@ _HEAD = 16
 _CHUNK = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a file's bytes are in the executable: `offset` counts from the start of that."""
 
     offset: int
@@ -39,14 +37,13 @@ class Entry:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """What a blob holds. `modules` names the files that are extension modules, `needs` the
     libraries that must be loaded before one, in their order."""
 
-    files: dict[str, Entry] = field(hash=False)
-    modules: dict[str, str] = field(hash=False)
-    needs: dict[str, list[str]] = field(hash=False)
+    files: dict[str, Entry]
+    modules: dict[str, str]
+    needs: dict[str, list[str]]
     key: str
     """Names this content: a checksum of index and length, the same for the same files."""
 

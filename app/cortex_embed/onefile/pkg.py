@@ -9,8 +9,7 @@ have `BLOB`. It must never rewrite a file in place.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cortex_embed.errors import ModelFileError
 
@@ -25,8 +24,7 @@ _ENTRY = struct.Struct("!IIIIBc")
 _TAIL = 2**16
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(NamedTuple):
     """Where the archive lies in its file, and what is in it; offsets from the file's start."""
 
     start: int

@@ -19,9 +19,10 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
 from cortex_embed.metrics import Metrics
@@ -49,8 +50,7 @@ _LEAST_SHARE = 64
 run costs the same however short it is (the weights are read once a run)."""
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
+class _Job(msgspec.Struct, eq=False):
     """One request's texts on their way through the queue."""
 
     texts: Sequence[Ids]
@@ -63,8 +63,7 @@ class _Job:
     engine_seconds: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     """Text `index` of `job`; `order` is its place in the arrival order of all texts."""
 
     job: _Job
@@ -77,8 +76,7 @@ class _Entry:
         return self.job.texts[self.index]
 
 
-@dataclass(frozen=True, slots=True)
-class Batched:
+class Batched(msgspec.Struct, frozen=True):
     """`vectors` float32 [n, dimensions]; seconds before the first run, and inside runs."""
 
     vectors: Vectors
@@ -86,11 +84,10 @@ class Batched:
     engine_seconds: float
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(msgspec.Struct):
     """One lane: waiting texts by length, first in first out among those of one length."""
 
-    buckets: dict[int, deque[_Entry]] = field(default_factory=dict)
+    buckets: dict[int, deque[_Entry]] = msgspec.field(default_factory=dict)
     tokens: int = 0
 
     @property

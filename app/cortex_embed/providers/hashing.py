@@ -9,8 +9,9 @@ A token is a byte of the text's UTF-8, and its id is the byte's value.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from cortex_embed.domain import ModelSpec, Pooled, Timings, Token, TokenStates, Truncation
 from cortex_embed.errors import TextError

@@ -10,9 +10,10 @@ never drop a token without counting it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log2
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from cortex_embed.domain import OpenAIIds, Token
 from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
@@ -38,8 +39,7 @@ _TELLING = 64
 (of 1,400 English texts in OpenAI's ids, none of 8 words could be this model's as well)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True):
     """`ids` int64 [used], special tokens included; `tokens` the count before truncation.
 
     `read_as` is the vocabulary that a caller's ids were read in, if it is not this model's.

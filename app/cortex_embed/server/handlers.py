@@ -7,12 +7,13 @@ The files in `dialects/` say which routes these are. Errors are raised, never an
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import (
@@ -74,7 +75,7 @@ def _marked(asked: Asked) -> Asked:
     if all(isinstance(text, str) for text in texts):
         return asked
     marked = tuple(text if isinstance(text, str) else OpenAIIds(text) for text in texts)
-    return replace(asked, request=replace(asked.request, texts=marked))
+    return dataclasses.replace(asked, request=replace(asked.request, texts=marked))
 
 
 async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:

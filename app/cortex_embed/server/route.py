@@ -6,8 +6,9 @@ other. It must never hold behaviour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,8 +23,7 @@ NDJSON = "application/x-ndjson"
 HTML = "text/html"
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """What a route does, for `/openapi.json`.
 
     `request` and `response` are types that msgspec knows (a body, and that of a 200); None for
@@ -40,9 +40,9 @@ class Operation:
     media: str | tuple[str, ...] = JSON
     """Content type of a 200, or each that it may have."""
     errors: tuple[int, ...] = ()
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = msgspec.field(default_factory=dict)
     """Names in the path, and what each is."""
-    others: dict[int, Any] = field(default_factory=dict)
+    others: dict[int, Any] = msgspec.field(default_factory=dict)
     """Types of the bodies of other statuses that are not the dialect's error; None for none."""
     also: tuple[ErrorDialect, ...] = ()
     """The other dialects in whose words this path can answer: where the body tells which."""

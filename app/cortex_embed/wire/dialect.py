@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from cortex_embed.domain import EmbedRequest, EmbedResult, Truncation
     from cortex_embed.errors import EmbedError
@@ -36,8 +38,7 @@ class Asked:
     """Whose words the request used, where the path is shared and it used somebody's own."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, eq=False):
     """A decoded reply: `vectors` is float32 [n, k] in the order of the request's texts.
 
     `tokens` is None where the server did not say.
