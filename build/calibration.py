@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_graph import MASK, build_graph
 from calibration_texts import calibration_texts
-from cortex_embed.config import prepare_runtime_environment
+from cortex_embed.environment import prepare_runtime_environment
 from quality_texts import quality_texts
 
 if TYPE_CHECKING:

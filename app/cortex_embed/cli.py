@@ -30,6 +30,7 @@ EXIT_CODES = """exit codes:
   7  selftest failed
   8  the server to be measured cannot be reached, or answers with an error
   9  the executable cannot unpack its libraries
+  10  a model cannot be downloaded
   128+N  stopped at once by a second signal N
 """
 
@@ -136,9 +137,20 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from cortex_embed.commands import models
+    from cortex_embed.commands import models, models_change
 
-    return models.list_models(_settings(arguments), as_json=arguments.json)
+    actions: dict[str, Callable[[Settings], int]] = {
+        "list": lambda settings: models.list_models(settings, as_json=arguments.json),
+        "info": lambda settings: models.info(settings, arguments.name, as_json=arguments.json),
+        "path": lambda settings: models.path(settings, arguments.name),
+        "verify": lambda settings: models.verify(settings, arguments.name),
+        "pull": lambda settings: models_change.pull(settings, arguments.name),
+        "remove": lambda settings: models_change.remove(settings, arguments.name),
+        "import": lambda settings: models_change.import_model(
+            settings, arguments.path, arguments.id
+        ),
+    }
+    return actions[arguments.action](_settings(arguments))
 
 
 def _sidecar_schema(_arguments: argparse.Namespace) -> int:
@@ -190,16 +202,39 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_bundle(commands)
     _add_ensure(add("ensure", "print the address of a shared server, starting it if need be"))
     _add_stop(add("stop", "end the shared server that ensure started"))
-    models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
-    actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser(
-        "list", help="the catalogue, and what is on this machine", allow_abbrev=False
-    )
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    _add_settings(listing, "models")
+    _add_models(commands)
     summary = "print the JSON Schema of the events of serve --sidecar"
     commands.add_parser("sidecar-schema", help=summary, description=summary, allow_abbrev=False)
     return parser
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "models", help="what can be served: list, pull, verify, remove, …", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def add(name: str, summary: str, *, settings: Command = "models") -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        _add_settings(action, settings)
+        return action
+
+    listing = add("list", "the catalogue, and what is on this machine")
+    about = add("info", "all that is known of one model")
+    for one in (listing, about):
+        one.add_argument("--json", action="store_true", help="print JSON")
+    pull = add("pull", "download a model of the catalogue, or mend it", settings="pull")
+    where = add("path", "the directory of a model on this machine")
+    remove = add("remove", "remove a downloaded or imported model")
+    for one in (about, pull, where, remove):
+        one.add_argument("name", metavar="NAME", help="catalogue id, repository or alias")
+    verify = add("verify", "hash the files of one model, or of all")
+    verify.add_argument("name", nargs="?", metavar="NAME", help="(default: all on this machine)")
+    bring = add("import", "copy a model's directory into the data directory")
+    bring.add_argument(
+        "path", type=Path, metavar="PATH", help="an artifact directory, or Hugging Face's layout"
+    )
+    bring.add_argument("--id", metavar="ID", help="name it ID (default: its own)")
 
 
 def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

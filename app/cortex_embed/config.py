@@ -4,18 +4,18 @@ A field is declared once. Its flag (`--max-batch-tokens`), environment variable
 (`CORTEX_EMBED_MAX_BATCH_TOKENS`), settings-file key (`max_batch_tokens`) and README row
 follow from its name. Flag beats environment beats file beats default.
 
-Nothing else in the package may read `os.environ`, and this module must never import
-anything heavy: `--help` is made from it.
+But for `environment` nothing else in the package may read `os.environ`, and this module must
+never import anything heavy: `--help` is made from it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cortex_embed.environment import hub_is_offline
 from cortex_embed.errors import UsageError
 from cortex_embed.parsers import (
     boolean,
@@ -29,7 +29,7 @@ from cortex_embed.parsers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "ALL",
@@ -41,15 +41,13 @@ __all__ = [
     "Settings",
     "duration",
     "load",
-    "no_color",
-    "prepare_runtime_environment",
     "rows",
     "token",
 ]
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models", "ensure", "stop"]
+Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models", "pull", "ensure", "stop"]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
 ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench")
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
@@ -95,8 +93,41 @@ class Settings:
         path,
         "DIR",
         "look for artifact directories here before the data directory",
-        on=(*ALL, "models"),
+        on=(*ALL, "models", "pull"),
         shown="the platform's data directory",
+    )
+    catalogue: Path | None = _setting(
+        None,
+        path,
+        "FILE",
+        "know the models in FILE as well, a TOML file like our own catalogue.toml",
+        on=(*ALL, "models", "pull"),
+        shown="none",
+    )
+    offline: bool = _setting(
+        False,
+        boolean,
+        "",
+        "never reach for the network: a model that is not on this machine is an error "
+        "(HF_HUB_OFFLINE=1 asks for it as well)",
+        on=(*ALL, "pull"),
+        shown="false",
+    )
+    stall_timeout: float = _setting(
+        30.0,
+        duration,
+        "TIME",
+        "give a download up after so long without a byte (what has arrived is kept); 0 for never",
+        on=(*ALL, "pull"),
+        shown="30s",
+    )
+    accept_terms: bool = _setting(
+        False,
+        boolean,
+        "",
+        "accept the terms of use of a model that has some, so that it is downloaded",
+        on=(*ALL, "pull"),
+        shown="false",
     )
     host: str = _setting("127.0.0.1", text, "ADDRESS", "address to listen on")
     port: int = _setting(
@@ -338,6 +369,7 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
             values[row.name] = _parse(row, raw, row.flag)
         elif row.env in os.environ:
             values[row.name] = _parse(row, os.environ[row.env], row.env)
+    values.setdefault("offline", hub_is_offline())
     if values.get("sidecar"):
         _as_sidecar(values)
     return Settings(**values)
@@ -366,43 +398,3 @@ def token(name: str) -> str:
             "use letters, digits and signs of ASCII."
         )
     return value
-
-
-def prepare_runtime_environment() -> None:
-    """Set what native libraries read from the environment when they are loaded.
-
-    onnxruntime's wheels upload usage data unless ORT_DISABLE_TELEMETRY is set before the
-    library is loaded (microsoft/onnxruntime#27379); the tokenizers library starts one
-    thread per core unless told not to. Call before importing either.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
-    """What a server that outlives us gets: ours and `extra`, but not the settings in `without`."""
-    dropped = {ENV_PREFIX + name.upper() for name in without}
-    environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    if getattr(sys, "frozen", False):
-        # Or it would run from our temp directory, which goes when we do (PyInstaller >= 6.10).
-        environment["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
-        environment.pop("LD_LIBRARY_PATH", None)
-        original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
-        if original is not None:
-            environment["LD_LIBRARY_PATH"] = original
-    return environment | dict(extra)
-
-
-def no_color() -> bool:
-    """Whether the person asked for no colour (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
-
-
-def unpack_dir() -> Path:
-    """Where a one-file executable keeps its unpacked libraries: a cache, safe to delete."""
-    given = os.environ.get(ENV_PREFIX + "UNPACK_DIR")
-    if given:
-        return path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "unpacked"

@@ -6,6 +6,7 @@ must never know a wire format, a path of a file, or how a vector is made.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from cortex_embed.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cortex_embed.config import Settings
     from cortex_embed.domain import (
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
     from cortex_embed.providers.precision import Choice
 
-Phase = Literal["loading", "ready", "draining"]
+    Download = Callable[[], tuple[Provider, "ServedModel"]]
+
+Phase = Literal["downloading", "loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
+_DOWNLOAD_RETRY_AFTER = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,15 @@ class EmbeddingService:
         *,
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
+        download: Download | None = None,
     ) -> None:
+        """With `download`, `models` say what will be served, and the providers come from it."""
         self._providers = {p.spec.id: p for p in providers}
         self._limits = limits or Limits()
         started = int(time.time())
         self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
-        self._phase: Phase = "loading"
+        self._download = download
+        self._phase: Phase = "downloading" if download else "loading"
         self._loaded = False
         self._closed = False
         self.began = 0.0
@@ -106,6 +113,17 @@ class EmbeddingService:
         raise ModelNotFoundError(
             f"The model {name[:200]!r} is not served here. Served: {served}.", param="model"
         )
+
+    async def download(self) -> None:
+        """Get a model that is not on this disk yet; nothing if it is. Raises DownloadError."""
+        if self._download is None:
+            return
+        provider, model = await asyncio.to_thread(self._download)
+        self._download = None
+        self._providers = {model.spec.id: provider}
+        self._models = (model,)
+        if self._phase == "downloading":
+            self._phase = "loading"
 
     def begin(self) -> None:
         """Start reading the models, in threads: before there is an event loop to wait on."""
@@ -169,6 +187,12 @@ class EmbeddingService:
             return await self._providers[spec.id].detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
+        if self._phase == "downloading":
+            raise NotReadyError(
+                "The model is being downloaded; try again in a while.",
+                phase="downloading",
+                retry_after=_DOWNLOAD_RETRY_AFTER,
+            )
         if self._phase == "loading":
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
         if self._closed or not self._loaded:
@@ -281,9 +305,14 @@ def locate_model(settings: Settings) -> Located:
     Raises ModelFileError or ModelNotFoundError.
     """
     from cortex_embed.models.store import locate
+
+    return located(settings, locate(settings.model, settings.model_dir, settings.catalogue))
+
+
+def located(settings: Settings, artifact: Artifact) -> Located:
+    """`artifact` in the precision that `settings` mean. Raises ModelFileError."""
     from cortex_embed.providers.precision import choose
 
-    artifact = locate(settings.model, settings.model_dir)
     return Located(artifact, choose(settings.precision, artifact))
 
 
@@ -292,12 +321,28 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
 
     Raises ModelFileError or ModelNotFoundError where the model has to be located first.
     """
+    provider, model = _built(settings, located or locate_model(settings))
+    return EmbeddingService([provider], limits=_limits(settings), models=[model])
+
+
+def build_downloading(
+    settings: Settings, spec: ModelSpec, fetch: Callable[[], Located]
+) -> EmbeddingService:
+    """As `build_service`, for a model that the service's `download` gets by `fetch` first."""
+    return EmbeddingService(
+        [],
+        limits=_limits(settings),
+        models=[ServedModel(spec, int(time.time()))],
+        download=lambda: _built(settings, fetch()),
+    )
+
+
+def _built(settings: Settings, located: Located) -> tuple[Provider, ServedModel]:
     from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.providers.cores import available_cores
     from cortex_embed.providers.local import LocalProvider
 
-    found = located or locate_model(settings)
-    artifact, choice = found.artifact, found.choice
+    artifact, choice = located.artifact, located.choice
     provider = LocalProvider(
         artifact,
         precision=choice.precision,
@@ -305,11 +350,6 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         max_memory=settings.max_memory,
-    )
-    limits = Limits(
-        max_inputs=settings.max_inputs,
-        max_text_chars=settings.max_text_chars,
-        truncate="none" if settings.on_overlong == "error" else "end",
     )
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
@@ -319,4 +359,12 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         facts=artifact.facts(choice.precision) | {"fingerprint": identity},
         origin=f"{choice}; from {artifact.directory}",
     )
-    return EmbeddingService([provider], limits=limits, models=[model])
+    return provider, model
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_inputs=settings.max_inputs,
+        max_text_chars=settings.max_text_chars,
+        truncate="none" if settings.on_overlong == "error" else "end",
+    )

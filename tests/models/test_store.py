@@ -66,7 +66,7 @@ def test_no_name_and_nothing_embedded_means_the_default_model(disk: Disk) -> Non
     disk.put(disk.data / MINILM, MINILM)
     with pytest.raises(ModelFileError) as caught:
         store.locate()
-    for part in (BGE, str(disk.embedded), str(disk.data), "nox -s serve", "--model-dir"):
+    for part in (BGE, str(disk.embedded), str(disk.data), f"models pull {BGE}", "--model-dir"):
         assert part in caught.value.message
     place = disk.put(disk.data / BGE, BGE)
     assert store.locate().directory == place

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, Truncation
+from cortex_embed.environment import prepare_runtime_environment
 from cortex_embed.errors import NotReadyError, TextError, UnsupportedError
 from cortex_embed.providers import memory
 
