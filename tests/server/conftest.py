@@ -146,6 +146,12 @@ class Recorder:
     def listening(self, listener: Listener, token: str | None) -> None:
         self.events.append(("listening", listener.url, token))
 
+    def said(self, line: str) -> None:
+        self.events.append(("said", line))
+
+    def progressed(self, progress: Progress) -> None:
+        self.events.append(("progressed", progress))
+
     def loading(self, model: ServedModel) -> None:
         self.events.append(("loading", model.spec.id))
         self.is_loading.set()

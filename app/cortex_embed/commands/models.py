@@ -131,7 +131,7 @@ def _known(entry: CatalogueEntry | None, artifact: Artifact | None) -> dict[str,
     graph, why = _graph(entry, artifact)
     facts: dict[str, Any] = {
         **_identity(spec),
-        "download": entry.download_bytes if entry and not entry.unavailable else None,
+        "download": entry.download_bytes if entry and entry.onnx and entry.is_sized else None,
         "terms": entry.terms if entry else "",
         "unavailable": entry.unavailable if entry else "",
         "remark": entry.remark if entry else "",

@@ -116,11 +116,14 @@ class CatalogueEntry:
         return bool(self.run_files) and all(file.sha256 for file in self.run_files)
 
     @property
-    def download_bytes(self) -> int | None:
-        """Size of what running the model needs; None where nobody states the graph's."""
-        if any(file.size is None for file in self.run_files if file.path in self.onnx):
-            return None
+    def download_bytes(self) -> int:
+        """Size of the files that running the model needs, as far as it is stated."""
         return sum(file.size or 0 for file in self.run_files)
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether `download_bytes` counts the weights."""
+        return all(file.size for file in self.run_files if file.path in self.onnx)
 
 
 @cache

@@ -236,4 +236,5 @@ def _chain(why: BaseException) -> Iterator[BaseException]:
     one: BaseException | None = why
     while one is not None:
         yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        # Also what was suppressed: httpcore2's pool raises "from None".
+        one = one.__cause__ or one.__context__

@@ -143,11 +143,16 @@ class _Files:
     stall_timeout: float
     found: dict[str, tuple[Path, FileFact]] = field(default_factory=dict)
     """By name: where an intact file is, and what it is."""
+    expected: dict[SourceFile, str] = field(default_factory=dict)
+    """SHA-256 by the catalogue, else what was seen at first use; empty for none."""
 
     def gathered(self, *, accept_terms: bool) -> Artifact:
         """Everything, in its place."""
         installed = self._installed()
-        missing = [file for file in self.entry.run_files if not self._is_here(file, installed)]
+        for file in self.entry.run_files:
+            seen = installed.files.get(self.name(file)) if installed else None
+            self.expected[file] = file.sha256 or (seen.sha256 if seen else "")
+        missing = [file for file in self.entry.run_files if not self._is_here(file)]
         if not missing and installed is not None and self._is_current(installed):
             self.place.forget()
             return installed
@@ -198,14 +203,9 @@ class _Files:
         document = manifest(self.place.final, self._description, sources=self._sources, facts=facts)
         return document == installed.manifest
 
-    def _expected(self, file: SourceFile, installed: Artifact | None) -> str:
-        """Its SHA-256 by the catalogue, else what was seen at first use; empty for none."""
-        seen = installed.files.get(self.name(file)) if installed else None
-        return file.sha256 or (seen.sha256 if seen else "")
-
-    def _is_here(self, file: SourceFile, installed: Artifact | None) -> bool:
+    def _is_here(self, file: SourceFile) -> bool:
         """Whether an intact copy is on this disk; where it is goes to `found`."""
-        name, expected = self.name(file), self._expected(file, installed)
+        name, expected = self.name(file), self.expected[file]
         places = [self.place.staging / name, self.place.final / name]
         for path in places if expected else ():
             if path.is_file():
@@ -291,12 +291,12 @@ class _Download:
                     code="wrong_size",
                 )
             sizes[file] = file.size or remote.size
-            hashes[file] = file.sha256 or remote.sha256
+            hashes[file] = self._files.expected[file] or remote.sha256
         self._total = sum(size or 0 for size in sizes.values())
         self._require_space(self._total - sum(self._held(file) for file in self._missing))
         for file in self._missing:
             fact = self._verified(file, sizes[file], hashes[file])
-            if not file.sha256:
+            if not self._files.expected[file]:
                 self._files.trust(file, fact)
             path = self._path(file)
             self._part(file).replace(path)
