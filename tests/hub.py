@@ -180,9 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
 
-    def _content(
-        self, name: str, content: bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def _content(self, name: str, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         trouble = self.hub.next_trouble(
             name, self.command, "stall", "cut", "wrong", "longer", "slow", "ignore_range"
         ) or Trouble("slow", after=10**12)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cortex_embed.environment import hub_is_offline
 from cortex_embed.errors import UsageError
 from cortex_embed.parsers import (
     boolean,
@@ -361,6 +360,8 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
     """
+    from cortex_embed.environment import hub_is_offline
+
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
     values = _from_file(location) if location else {}
     for row in rows():

@@ -6,7 +6,6 @@ must never know a wire format, a path of a file, or how a vector is made.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,6 +117,8 @@ class EmbeddingService:
         """Get a model that is not on this disk yet; nothing if it is. Raises DownloadError."""
         if self._download is None:
             return
+        import asyncio  # not before a port is announced
+
         provider, model = await asyncio.to_thread(self._download)
         self._download = None
         self._providers = {model.spec.id: provider}

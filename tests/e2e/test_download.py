@@ -229,7 +229,7 @@ def _until(holds: object, seconds: float = 20.0) -> None:
 def test_a_server_that_cannot_fetch_says_so_and_ends(
     machine: Machine, trouble: dict[str, object], code: str, words: str
 ) -> None:
-    machine.hub.trouble(GRAPH, **trouble)  # type: ignore[arg-type]
+    machine.hub.trouble(GRAPH, **trouble)
     done = machine.start("serve", "--port", "0", "--model", "tiny-hub", "--ready-fd", "1")
     out, err = done.communicate(timeout=30)
     assert done.returncode == 10
@@ -366,7 +366,7 @@ def proxy(refuse: bool = False) -> Iterator[Proxy]:
                 self.end_headers()
                 self.wfile.write(reply.read())
 
-        do_GET = do_HEAD = _forward
+        do_GET = do_HEAD = _forward  # noqa: N815 - http.server's names
 
         def do_CONNECT(self) -> None:
             asked.append(f"CONNECT {self.path}")

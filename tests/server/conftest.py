@@ -32,6 +32,7 @@ from cortex_embed.domain import (
     Truncation,
 )
 from cortex_embed.errors import EmbedError
+from cortex_embed.models.obtain import Progress
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.reporter import StopReason
 from cortex_embed.server.sockets import Listener, bind

@@ -87,8 +87,8 @@ def verify(settings: Settings, name: str | None) -> int:
             print(f"{artifact.spec.id}: {size / 1e6:,.1f} MB intact in {artifact.directory}")
         except ModelFileError as why:
             broken.append(why)
-    for why in broken:
-        print(f"cortex-embed: {why.message}", file=sys.stderr)
+    for one in broken:
+        print(f"cortex-embed: {one.message}", file=sys.stderr)
     if broken:
         print("`cortex-embed models pull NAME` mends what the catalogue knows.", file=sys.stderr)
     return ModelFileError.exit_code if broken else 0
