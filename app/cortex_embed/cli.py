@@ -27,7 +27,7 @@ EXIT_CODES = """exit codes:
   4  cannot listen on the address
   5  a line of the input cannot be embedded
   6  output cannot be written
-  7  selftest failed
+  7  selftest failed, or fingerprints differ
   8  the server to be measured cannot be reached, or answers with an error
   9  the executable cannot unpack its libraries
   10  a model cannot be downloaded
@@ -137,20 +137,21 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from cortex_embed.commands import models, models_change
+    from cortex_embed import cli_models
 
-    actions: dict[str, Callable[[Settings], int]] = {
-        "list": lambda settings: models.list_models(settings, as_json=arguments.json),
-        "info": lambda settings: models.info(settings, arguments.name, as_json=arguments.json),
-        "path": lambda settings: models.path(settings, arguments.name),
-        "verify": lambda settings: models.verify(settings, arguments.name),
-        "pull": lambda settings: models_change.pull(settings, arguments.name),
-        "remove": lambda settings: models_change.remove(settings, arguments.name),
-        "import": lambda settings: models_change.import_model(
-            settings, arguments.path, arguments.id
-        ),
-    }
-    return actions[arguments.action](_settings(arguments))
+    return cli_models.run(arguments, _settings(arguments))
+
+
+def _fingerprint(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import fingerprint
+
+    return fingerprint.run(_settings(arguments), fingerprint.Options.from_arguments(arguments))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from cortex_embed.commands import doctor
+
+    return doctor.run(_settings(arguments), as_json=arguments.json)
 
 
 def _sidecar_schema(_arguments: argparse.Namespace) -> int:
@@ -170,6 +171,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ensure": _ensure,
     "stop": _stop,
     "models": _models,
+    "fingerprint": _fingerprint,
+    "doctor": _doctor,
     "sidecar-schema": _sidecar_schema,
 }
 
@@ -202,39 +205,19 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_bundle(commands)
     _add_ensure(add("ensure", "print the address of a shared server, starting it if need be"))
     _add_stop(add("stop", "end the shared server that ensure started"))
-    _add_models(commands)
+    _add_fingerprint(add("fingerprint", "print the identity of the vector space, or compare two"))
+    doctor = add("doctor", "show what this installation sees of its machine, and would do")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    models = commands.add_parser(
+        "models", help="what can be served: list, pull, verify, remove, …", allow_abbrev=False
+    )
+    if only in {None, "models"}:
+        from cortex_embed import cli_models
+
+        cli_models.add_actions(models, _add_settings)
     summary = "print the JSON Schema of the events of serve --sidecar"
     commands.add_parser("sidecar-schema", help=summary, description=summary, allow_abbrev=False)
     return parser
-
-
-def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "models", help="what can be served: list, pull, verify, remove, …", allow_abbrev=False
-    )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def add(name: str, summary: str, *, settings: Command = "models") -> argparse.ArgumentParser:
-        action = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        _add_settings(action, settings)
-        return action
-
-    listing = add("list", "the catalogue, and what is on this machine")
-    about = add("info", "all that is known of one model")
-    for one in (listing, about):
-        one.add_argument("--json", action="store_true", help="print JSON")
-    pull = add("pull", "download a model of the catalogue, or mend it", settings="pull")
-    where = add("path", "the directory of a model on this machine")
-    remove = add("remove", "remove a downloaded or imported model")
-    for one in (about, pull, where, remove):
-        one.add_argument("name", metavar="NAME", help="catalogue id, repository or alias")
-    verify = add("verify", "hash the files of one model, or of all")
-    verify.add_argument("name", nargs="?", metavar="NAME", help="(default: all on this machine)")
-    bring = add("import", "copy a model's directory into the data directory")
-    bring.add_argument(
-        "path", type=Path, metavar="PATH", help="an artifact directory, or Hugging Face's layout"
-    )
-    bring.add_argument("--id", metavar="ID", help="name it ID (default: its own)")
 
 
 def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -283,6 +266,15 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             group.add_argument(row.flag, dest=row.name, metavar=row.metavar, help=text)
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file in TOML (CORTEX_EMBED_CONFIG)"
+    )
+
+
+def _add_fingerprint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print what it is made of, as JSON")
+    parser.add_argument(
+        "--compare",
+        metavar="OTHER",
+        help="a file that --json wrote, a fingerprint (cx1:…), or the URL of a running server",
     )
 
 

@@ -46,9 +46,21 @@ __all__ = [
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal["serve", "rpc", "embed", "selftest", "bench", "models", "pull", "ensure", "stop"]
+Command = Literal[
+    "serve",
+    "rpc",
+    "embed",
+    "selftest",
+    "bench",
+    "models",
+    "pull",
+    "ensure",
+    "stop",
+    "fingerprint",
+    "doctor",
+]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
-ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench")
+ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 ENV_PREFIX = "CORTEX_EMBED_"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 """What huggingface_hub takes for true (constants.py)."""
+_NETWORK = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"),
+)
 
 
 def prepare_runtime_environment() -> None:
@@ -74,3 +78,23 @@ def prepare_hub_environment() -> None:
     os.environ["HF_HUB_DISABLE_XET"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["HF_HUB_OFFLINE"] = "0"
+
+
+def network_environment() -> dict[str, str]:
+    """What the environment says of proxies, mirrors and trust, without any credential."""
+    found = {}
+    for name in _NETWORK:
+        value = os.environ.get(name) or os.environ.get(name.lower())
+        if value:
+            secret = name == "HF_TOKEN"
+            found[name] = "set, not shown" if secret else _without_credentials(value)
+    return found
+
+
+def _without_credentials(address: str) -> str:
+    """`http://user:secret@host` as `http://…@host`."""
+    before, at, host = address.rpartition("@")
+    if not at:
+        return address
+    scheme, colons, _ = before.partition("://")
+    return f"{scheme}{colons}…@{host}" if colons else f"…@{host}"

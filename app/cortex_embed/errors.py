@@ -22,6 +22,7 @@
         ├── OutputError           exit 6   a file or directory that cannot be written
         ├── InstanceError         exit 1   a background server; its own code if it ended
         ├── SelfTestError         exit 7
+        ├── FingerprintMismatch   exit 7   two installations, two vector spaces
         ├── TargetError           exit 8   the server that `bench` measures
         ├── UnpackError           exit 9   a one-file executable cannot unpack itself
         └── DownloadError         exit 10  a model cannot be fetched; `code` says what stopped it
@@ -241,6 +242,13 @@ class SelfTestError(StartupError):
     """The vectors are not the ones this model must give."""
 
     code = "selftest"
+    exit_code = 7
+
+
+class FingerprintMismatch(StartupError):  # noqa: N818 - it is a finding
+    """Two installations give vectors of different spaces."""
+
+    code = "fingerprint_mismatch"
     exit_code = 7
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,22 @@ def test_resident_memory_is_seen_and_given_back() -> None:
     after = memory.resident()
     assert after is not None
     assert after - before < 40 * MIB
+
+
+@pytest.mark.parametrize(
+    ("file", "word", "limit"),
+    [
+        ("memory.max", "max", None),
+        ("memory.max", "1073741824", 2**30),
+        ("memory/memory.limit_in_bytes", "9223372036854771712", None),
+        ("memory/memory.limit_in_bytes", "536870912", 2**29),
+    ],
+)
+def test_the_cgroups_limit(tmp_path: Path, file: str, word: str, limit: int | None) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(word + "\n", encoding="ascii")
+    assert memory.cgroup_limit(tmp_path) == limit
+
+
+def test_no_cgroup_no_limit(tmp_path: Path) -> None:
+    assert memory.cgroup_limit(tmp_path) is None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
 _FLOAT = 4
+_CGROUP = Path("/sys/fs/cgroup")
 _STATM = Path("/proc/self/statm")
 _RESERVE = 24 * 2**20
 """For what is not a run: bodies, replies, the queue, the interpreter's own growth."""
@@ -65,6 +66,21 @@ def fit(
     per_token = run_bytes(manifest, 1, 0)
     scores = run_bytes(manifest, 0, longest)
     return Fit(workers, max(longest, min(max_batch_tokens, (share - scores) // per_token)))
+
+
+def cgroup_limit(cgroup: Path = _CGROUP) -> int | None:
+    """Bytes that the cgroup allows, or None without a limit.
+
+    v2: `memory.max`; v1: a number near 2**63 means none (Documentation/admin-guide/cgroup-v2.rst).
+    """
+    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+        try:
+            word = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if word.isdecimal() and int(word) < 2**60:
+            return int(word)
+    return None
 
 
 def resident() -> int | None:
