@@ -35,7 +35,7 @@ def test_what_is_not_is_refused(words: list[str], capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as caught:
         cli.main(["models", *words])
     assert caught.value.code == 2
-    assert "usage: cortex-embed models" in capsys.readouterr().err
+    assert "usage: cortex-embed" in capsys.readouterr().err
 
 
 def test_no_other_command_pays_for_it() -> None:

@@ -36,7 +36,7 @@ def of(why: Exception) -> faults.Fault:
         (httpx2.UnsupportedProtocol("no scheme"), "unreachable", False),
         (httpx2.InvalidURL("bad"), "unreachable", False),
         (ImportError("Using SOCKS proxy, but the 'socksio' package is not installed"),
-         "unreachable", False),
+         "proxy", False),
         (ValueError("Unknown scheme for proxy URL"), "unreachable", False),
         (faults.StatusError(408, {}), "server", True),
         (faults.StatusError(500, {"Retry-After": "7"}), "server", True),
@@ -54,6 +54,8 @@ def test_what_is_no_failure_of_the_network_is_not_taken_for_one() -> None:
         of(OSError(errno.EIO, "disk"))
     with pytest.raises(ZeroDivisionError):
         of(ZeroDivisionError())
+    with pytest.raises(ModuleNotFoundError):  # a program that was frozen without a module
+        of(ModuleNotFoundError("httpx2"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ def here(settings: Settings, report: Report | None = None) -> Located:
     try:
         return locate_model(settings)
     except NotInstalledError as why:
-        return located(settings, fetch(settings, downloadable(settings, why), report))
+        entry = downloadable(settings, why)
+    # Not above: what goes wrong here is no consequence of that error.
+    return located(settings, fetch(settings, entry, report))
 
 
 def downloadable(settings: Settings, missing: NotInstalledError) -> CatalogueEntry:

@@ -30,8 +30,8 @@ SCHEMA = 2
 PRECISIONS = ("fp32", "int8")
 _CHUNK = 2 * 2**20
 _WAY_OUT = (
-    "Make the artifact directory again (`nox -s serve` in a source checkout), "
-    "or point --model-dir at an intact one."
+    "`cortex-embed models pull NAME` mends what was downloaded. Else make the artifact directory "
+    "again (`nox -s serve` in a source checkout), or point --model-dir at an intact one."
 )
 
 

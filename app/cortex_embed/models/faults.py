@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cortex_embed.errors import DownloadError
+from cortex_embed.errors import DownloadError, EmbedError
 from cortex_embed.models.artifact import reason
 
 if TYPE_CHECKING:
@@ -81,12 +81,16 @@ def of_network(why: Exception, file: SourceFile, *, host: str, stall_timeout: fl
                 "has arrived is kept: the same command goes on from there.",
                 passing=True,
             )
-        case httpx2.HTTPError() | httpx2.InvalidURL() | ValueError() | ImportError():
-            # An HF_ENDPOINT that is no URL, a proxy of a kind that is not supported, a loop.
+        case httpx2.HTTPError() | httpx2.InvalidURL() | ValueError():
+            # An HF_ENDPOINT that is no URL, a proxy of a kind that nobody knows, a loop.
             fault = _fault(
                 "unreachable",
                 f"{what} cannot be asked for at {host}: {_words(why)}. Check HF_ENDPOINT, the "
                 "proxy settings, and the repository's name.",
+            )
+        case ImportError() if "socks" in str(why).lower():
+            fault = _fault(
+                "proxy", f"{host} cannot be reached through a SOCKS proxy; name an HTTP proxy."
             )
         case _:
             raise why
@@ -234,7 +238,7 @@ def _words(why: BaseException) -> str:
 
 def _chain(why: BaseException) -> Iterator[BaseException]:
     one: BaseException | None = why
-    while one is not None:
+    while one is not None and not isinstance(one, EmbedError):
         yield one
         # Also what was suppressed: httpcore2's pool raises "from None".
         one = one.__cause__ or one.__context__
