@@ -61,7 +61,8 @@ def event_schema() -> str:
         # msgspec takes a default for a sign that it is not.
         optional = [f.name for f in fields(event) if f.default is None]
         for name in optional:
-            definition["properties"][name] = {"type": "string"}
+            (kind,) = (k for k in definition["properties"][name]["anyOf"] if k["type"] != "null")
+            definition["properties"][name] = kind
         definition["required"] = [f.name for f in fields(event) if f.name not in optional]
         for one in fields(event):
             if one.default is not MISSING:

@@ -33,7 +33,7 @@ EXE = "cortex-embed.exe" if sys.platform == "win32" else "cortex-embed"
 
 # Imported only by what we never call: tools, tests, other front ends of the same libraries.
 EXCLUDES = (
-    "onnx", "google", "safetensors", "ml_dtypes", "huggingface_hub", "hf_xet", "yaml",
+    "onnx", "google", "safetensors", "ml_dtypes",
     "onnxruntime.tools", "onnxruntime.quantization", "onnxruntime.transformers",
     "onnxruntime.datasets", "onnxruntime.backend", "flatbuffers", "sympy", "coloredlogs",
     "numpy.f2py", "numpy.distutils", "numpy.testing", "numpy.tests", "numpy._core.tests",
@@ -47,7 +47,35 @@ EXCLUDES = (
     "_multibytecodec", "_testcapi", "_lsprof", "cProfile", "profile", "uvloop", "gunicorn",
     "aiohttp.worker", "aiohttp.pytest_plugin", "aiohttp.test_utils",
 )  # fmt: skip
-HIDDEN: tuple[str, ...] = ()
+# Of huggingface_hub only the download is wanted (models/hub.py). Its packages name all the rest
+# under `if TYPE_CHECKING`, which PyInstaller follows; hf_xet is its other transport, 11 MB.
+HUB_EXCLUDES = (
+    "hf_xet", "yaml._yaml", "fsspec", "click", "rich", "pygments", "markdown_it", "pydantic",
+    "packaging", "httpx2._main", "trio", "socksio", "h2", "brotli", "zstandard",
+    *(f"huggingface_hub.{name}" for name in (
+        "_bucket_live_follow", "_buckets", "_commit_api", "_commit_scheduler", "_dataset_viewer",
+        "_eval_results", "_hot_reload", "_inference_endpoints", "_jobs_api", "_login", "_oauth",
+        "_oidc", "_sandbox", "_sandbox_cache", "_snapshot_download", "_space_api",
+        "_tensorboard_logger", "_upload_pipeline", "_webhooks_payload", "_webhooks_server", "cli",
+        "community", "fastai_utils", "hf_api", "hf_file_system", "hub_mixin", "inference", "lfs",
+        "repocard", "repocard_data", "serialization", "utils._cache_assets",
+        "utils._cache_manager", "utils._chunk_utils", "utils._git_credential",
+        "utils._pagination", "utils._safetensors", "utils._subprocess", "utils._telemetry",
+        "utils._terminal", "utils._verification", "utils._xet_progress_reporting",
+        "utils.endpoint_helpers",
+    )),
+)  # fmt: skip
+# What its packages load by name, when an attribute is first asked for.
+HIDDEN: tuple[str, ...] = (
+    "huggingface_hub.file_download", "huggingface_hub.errors", "huggingface_hub.constants",
+    *(f"huggingface_hub.utils.{name}" for name in (
+        "_auth", "_fixes", "_headers", "_http", "_lfs", "_oauth_device", "_paths", "_runtime",
+        "_shared_blobs", "_typing", "_validators", "_xet", "insecure_hashlib", "logging", "sha",
+        "tqdm",
+    )),
+)  # fmt: skip
+# Packages that ask for their own version when they are imported.
+METADATA = ("httpx2", "httpcore2")
 # Libraries that only excluded modules load.
 DROP = ("libtinfo", "libreadline", "libsqlite3", "libncurses", "onnxruntime.dll")
 
@@ -116,8 +144,9 @@ def freeze(out: Path, work: Path, model: Path | None) -> None:
     options = {
         "work": str(work),
         "model": str(model) if model else None,
-        "excludes": EXCLUDES,
+        "excludes": (*EXCLUDES, *HUB_EXCLUDES),
         "hidden": HIDDEN,
+        "metadata": METADATA,
         "drop": DROP,
     }
     environment = os.environ | {

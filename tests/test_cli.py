@@ -104,7 +104,7 @@ def test_usage_errors_exit_with_2_and_say_what_is_wrong(
 def test_every_exit_code_of_the_errors_is_documented() -> None:
     from cortex_embed import errors
 
-    documented = {int(c) for c in re.findall(r"^  (\d)  ", cli.EXIT_CODES, flags=re.MULTILINE)}
+    documented = {int(c) for c in re.findall(r"^  (\d+)  ", cli.EXIT_CODES, flags=re.MULTILINE)}
     used = {
         kind.exit_code
         for kind in vars(errors).values()

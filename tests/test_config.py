@@ -116,35 +116,6 @@ def test_a_sidecar_is_for_this_machine_only(host: str) -> None:
         assert config.load({"sidecar": "true", "host": local}).host == local
 
 
-def test_a_servers_environment_is_ours_without_what_it_must_not_inherit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CORTEX_EMBED_PORT", "1")
-    monkeypatch.setenv("CORTEX_EMBED_THREADS", "1")
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/as/it/is")
-    given = config.child_environment({"CORTEX_EMBED_TOKEN": "t"}, without=["port"])
-    assert given["CORTEX_EMBED_TOKEN"] == "t"
-    assert given["CORTEX_EMBED_THREADS"] == "1"
-    assert given["LD_LIBRARY_PATH"] == "/as/it/is"
-    assert "CORTEX_EMBED_PORT" not in given
-    assert "PYINSTALLER_RESET_ENVIRONMENT" not in given
-
-
-@pytest.mark.parametrize("original", [None, "/usr/local/lib"])
-def test_a_frozen_program_starts_one_that_does_not_live_in_its_temp_directory(
-    monkeypatch: pytest.MonkeyPatch, original: str | None
-) -> None:
-    monkeypatch.setattr("sys.frozen", True, raising=False)
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/tmp/_MEI0000002aabcdef")  # noqa: S108
-    monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
-    if original is not None:
-        monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", original)
-    given = config.child_environment({})
-    assert given["PYINSTALLER_RESET_ENVIRONMENT"] == "1"
-    assert given.get("LD_LIBRARY_PATH") == original
-    assert "LD_LIBRARY_PATH_ORIG" not in given
-
-
 def test_what_ensure_and_stop_take() -> None:
     by_name = {row.name: row for row in config.rows()}
     assert config.takes("ensure", by_name["threads"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -227,6 +229,32 @@ async def test_phases() -> None:
     await service.close()
     with pytest.raises(NotReadyError, match="stopping"):
         await service.embed(request)
+
+
+async def test_a_model_that_is_downloaded_first() -> None:
+    provider = FakeProvider()
+    arrived = threading.Event()
+
+    def download() -> tuple[FakeProvider, ServedModel]:
+        assert arrived.wait(10)
+        return provider, ServedModel(provider.spec, 0, fingerprint="cx1:1")
+
+    service = EmbeddingService([], models=[ServedModel(provider.spec, 0)], download=download)
+    request = EmbedRequest(texts=("a",))
+    assert service.resolve(None) == provider.spec
+    service.begin()
+    downloading = asyncio.ensure_future(service.download())
+    with pytest.raises(NotReadyError, match="being downloaded") as caught:
+        await service.embed(request)
+    assert (caught.value.phase, service.phase) == ("downloading", "downloading")
+    assert caught.value.retry_after > 1
+    arrived.set()
+    await downloading
+    assert service.phase == "loading"
+    assert service.models()[0].fingerprint == "cx1:1"
+    await service.load()
+    assert len((await service.embed(request)).vectors) == 1
+    await service.close()
 
 
 async def test_tokens_there_and_back() -> None:

@@ -30,6 +30,7 @@ EXIT_CODES = """exit codes:
   7  selftest failed, or fingerprints differ
   8  the server to be measured cannot be reached, or answers with an error
   9  the executable cannot unpack its libraries
+  10  a model cannot be downloaded
   128+N  stopped at once by a second signal N
 """
 
@@ -136,9 +137,9 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from cortex_embed.commands import models
+    from cortex_embed import cli_models
 
-    return models.list_models(_settings(arguments), as_json=arguments.json)
+    return cli_models.run(arguments, _settings(arguments))
 
 
 def _fingerprint(arguments: argparse.Namespace) -> int:
@@ -207,13 +208,13 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_fingerprint(add("fingerprint", "print the identity of the vector space, or compare two"))
     doctor = add("doctor", "show what this installation sees of its machine, and would do")
     doctor.add_argument("--json", action="store_true", help="print JSON")
-    models = commands.add_parser("models", help="what can be served", allow_abbrev=False)
-    actions = models.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser(
-        "list", help="the catalogue, and what is on this machine", allow_abbrev=False
+    models = commands.add_parser(
+        "models", help="what can be served: list, pull, verify, remove, …", allow_abbrev=False
     )
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    _add_settings(listing, "models")
+    if only in {None, "models"}:
+        from cortex_embed import cli_models
+
+        cli_models.add_actions(models, _add_settings)
     summary = "print the JSON Schema of the events of serve --sidecar"
     commands.add_parser("sidecar-schema", help=summary, description=summary, allow_abbrev=False)
     return parser

@@ -4,14 +4,13 @@ A field is declared once. Its flag (`--max-batch-tokens`), environment variable
 (`CORTEX_EMBED_MAX_BATCH_TOKENS`), settings-file key (`max_batch_tokens`) and README row
 follow from its name. Flag beats environment beats file beats default.
 
-Nothing else in the package may read `os.environ`, and this module must never import
-anything heavy: `--help` is made from it.
+But for `environment` nothing else in the package may read `os.environ`, and this module must
+never import anything heavy: `--help` is made from it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +29,7 @@ from cortex_embed.parsers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
@@ -41,6 +40,7 @@ Command = Literal[
     "selftest",
     "bench",
     "models",
+    "pull",
     "ensure",
     "stop",
     "fingerprint",
@@ -55,10 +55,6 @@ DECIDED_BY_ENSURE = frozenset(
     | {"exit_on_stdin_close", "idle_exit"}
 )
 """Settings of `serve` that say whose server it is."""
-_NETWORK = (
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"),
-)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -95,8 +91,41 @@ class Settings:
         path,
         "DIR",
         "look for artifact directories here before the data directory",
-        on=(*ALL, "models"),
+        on=(*ALL, "models", "pull"),
         shown="the platform's data directory",
+    )
+    catalogue: Path | None = _setting(
+        None,
+        path,
+        "FILE",
+        "know the models in FILE as well, a TOML file like our own catalogue.toml",
+        on=(*ALL, "models", "pull"),
+        shown="none",
+    )
+    offline: bool = _setting(
+        False,
+        boolean,
+        "",
+        "never reach for the network: a model that is not on this machine is an error "
+        "(HF_HUB_OFFLINE=1 asks for it as well)",
+        on=(*ALL, "pull"),
+        shown="false",
+    )
+    stall_timeout: float = _setting(
+        30.0,
+        duration,
+        "TIME",
+        "give a download up after so long without a byte (what has arrived is kept); 0 for never",
+        on=(*ALL, "pull"),
+        shown="30s",
+    )
+    accept_terms: bool = _setting(
+        False,
+        boolean,
+        "",
+        "accept the terms of use of a model that has some, so that it is downloaded",
+        on=(*ALL, "pull"),
+        shown="false",
     )
     host: str = _setting("127.0.0.1", text, "ADDRESS", "address to listen on")
     port: int = _setting(
@@ -338,6 +367,8 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
     """
+    from cortex_embed.environment import hub_is_offline
+
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
     values: dict[str, Any] = {}
     if location:
@@ -352,6 +383,7 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
             values[row.name] = _parse(row, raw, row.flag)
         elif row.env in os.environ:
             values[row.name] = _parse(row, os.environ[row.env], row.env)
+    values.setdefault("offline", hub_is_offline())
     if values.get("sidecar"):
         _as_sidecar(values)
     return Settings(**values)
@@ -383,58 +415,3 @@ def keys(settings: Settings) -> tuple[str, ...]:
     found = () if listed is None else api_keys.from_list(listed)
     file = settings.api_key_file
     return found if file is None else (*found, *api_keys.from_file(file))
-
-
-def prepare_runtime_environment() -> None:
-    """Set what native libraries read from the environment when they are loaded.
-
-    onnxruntime's wheels upload usage data unless ORT_DISABLE_TELEMETRY is set before the
-    library is loaded (microsoft/onnxruntime#27379); the tokenizers library starts one
-    thread per core unless told not to. Call before importing either.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
-    """What a server that outlives us gets: ours and `extra`, but not the settings in `without`."""
-    dropped = {ENV_PREFIX + name.upper() for name in without}
-    environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    if getattr(sys, "frozen", False):
-        # Or it would run from our temp directory, which goes when we do (PyInstaller >= 6.10).
-        environment["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
-        environment.pop("LD_LIBRARY_PATH", None)
-        original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
-        if original is not None:
-            environment["LD_LIBRARY_PATH"] = original
-    return environment | dict(extra)
-
-
-def network_environment() -> dict[str, str]:
-    """What the environment says of proxies, mirrors and trust, without any credential."""
-    found = {}
-    for name in _NETWORK:
-        value = os.environ.get(name) or os.environ.get(name.lower())
-        if value:
-            secret = name == "HF_TOKEN"
-            found[name] = "set, not shown" if secret else _without_credentials(value)
-    return found
-
-
-def _without_credentials(address: str) -> str:
-    """`http://user:secret@host` as `http://…@host`."""
-    before, at, host = address.rpartition("@")
-    if not at:
-        return address
-    scheme, colons, _ = before.partition("://")
-    return f"{scheme}{colons}…@{host}" if colons else f"…@{host}"
-
-
-def unpack_dir() -> Path:
-    """Where a one-file executable keeps its unpacked libraries: a cache, safe to delete."""
-    given = os.environ.get(ENV_PREFIX + "UNPACK_DIR")
-    if given:
-        return path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "unpacked"

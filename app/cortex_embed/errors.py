@@ -18,6 +18,7 @@
     └── StartupError              the process cannot start; exit code, no status
         ├── UsageError            exit 2
         ├── ModelFileError        exit 3   missing, damaged, or not ours
+        │   └── NotInstalledError exit 3   known, and not on this machine
         ├── BindError             exit 4   port in use, address not ours
         ├── InputError            exit 5   a line of `embed`'s input
         ├── OutputError           exit 6   a file or directory that cannot be written
@@ -25,7 +26,8 @@
         ├── SelfTestError         exit 7
         ├── FingerprintMismatch   exit 7   two installations, two vector spaces
         ├── TargetError           exit 8   the server that `bench` measures
-        └── UnpackError           exit 9   a one-file executable cannot unpack itself
+        ├── UnpackError           exit 9   a one-file executable cannot unpack itself
+        └── DownloadError         exit 10  a model cannot be fetched; `code` says what stopped it
 
 A message says the value, the limit and the way out. This module must never import the
 rest of the package, and no class here knows a wire format: `wire/` maps them, once per
@@ -176,7 +178,7 @@ class OverloadedError(EmbedError):
 
 
 class NotReadyError(EmbedError):
-    """The model is loading, or the server is draining."""
+    """The model is being downloaded or loaded, or the server is draining."""
 
     code = "not_ready"
     status = 503
@@ -185,7 +187,7 @@ class NotReadyError(EmbedError):
     def __init__(self, message: str, *, phase: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.phase = phase
-        """`loading` or `draining`."""
+        """`downloading`, `loading` or `draining`."""
         self.retry_after = retry_after
 
 
@@ -215,6 +217,17 @@ class ModelFileError(StartupError):
 
     code = "model_file"
     exit_code = 3
+
+
+class NotInstalledError(ModelFileError):
+    """A model that we know, and that is not on this machine: it can be fetched."""
+
+    code = "model_not_installed"
+
+    def __init__(self, message: str, *, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+        """Its id in the catalogue."""
 
 
 class BindError(StartupError):
@@ -274,3 +287,19 @@ class UnpackError(StartupError):
 
     code = "cannot_unpack"
     exit_code = 9
+
+
+class DownloadError(StartupError):
+    """A model cannot be fetched, or not kept. `code` tells a program which case it is:
+
+    offline, unavailable, terms, unreachable, proxy, certificate, stalled, cut, unauthorized,
+    gated, not_found, rate_limited, server, answer, wrong_size, wrong_content, disk_full,
+    read_only or write, each after `download_`.
+    """
+
+    code = "download"
+    exit_code = 10
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = f"download_{code}"  # type: ignore[misc]  # a narrower code of the same class

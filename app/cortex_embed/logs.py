@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cortex_embed.errors import EmbedError
+    from cortex_embed.models.obtain import Progress
+    from cortex_embed.progress import Display
     from cortex_embed.server.reporter import StopReason
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import ServedModel
@@ -129,6 +131,7 @@ class Reporter:
         self._url = ""
         self._socket = ""
         self._key = ""
+        self._display: Display | None = None
 
     def _say(self, line: str, event: str, *, level: str = "info", **fields: Any) -> None:
         if self._form == "json":
@@ -147,7 +150,27 @@ class Reporter:
         self._socket = f" --unix-socket {listener.uds}" if listener.uds else ""
         self._say(f"Listening on {listener.uds or listener.url}", "listening", url=listener.url)
 
+    def said(self, line: str) -> None:
+        if self._display is None:
+            self._say(line, "said")
+        else:
+            self._display.say(line)
+
+    def progressed(self, progress: Progress) -> None:
+        if self._display is None:
+            from cortex_embed.progress import Display
+
+            self._display = Display(self._stream, lambda line: self._say(line, "download"))
+        self._display.update(progress)
+
+    def downloaded(self) -> None:
+        """Nothing more is shown of a download, however it went."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
+
     def loading(self, model: ServedModel) -> None:
+        self.downloaded()
         self._say(f"Loading {model.spec.id} ({model.origin}) …", "loading", model=model.spec.id)
 
     def ready(self, model: ServedModel, seconds: float) -> None:
@@ -187,6 +210,7 @@ class Reporter:
         self._settle()
 
     def failed(self, error: EmbedError) -> None:
+        self.downloaded()
         self._say(
             f"cortex-embed: error: {error.message}",
             "error",

@@ -40,11 +40,14 @@ if TYPE_CHECKING:
     )
     from cortex_embed.models.artifact import Artifact
 
-Phase = Literal["loading", "ready", "draining"]
+    Download = Callable[[], tuple[Provider, "ServedModel"]]
+
+Phase = Literal["downloading", "loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
 _TOKEN_LIST_CHARS = 250_000
 """Characters whose tokens one reply lists: in Chinese each is a token, of half a kilobyte until it
 is sent (measured), and the lists keep the interpreter busy for a second."""
+_DOWNLOAD_RETRY_AFTER = 5
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -79,14 +82,17 @@ class EmbeddingService:
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
         metrics: Metrics | None = None,
+        download: Download | None = None,
     ) -> None:
-        """`metrics` is where the providers count, if they do."""
+        """`metrics` is where the providers count, if they do. With `download`, `models` say what
+        will be served, and the providers come from it."""
         self.metrics = metrics or Metrics()
         self._providers = {p.spec.id: p for p in providers}
         self._limits = limits or Limits()
         started = int(time.time())
         self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
-        self._phase: Phase = "loading"
+        self._download = download
+        self._phase: Phase = "downloading" if download else "loading"
         self._loaded = False
         self._closed = False
         self.began = 0.0
@@ -120,6 +126,19 @@ class EmbeddingService:
             param="model",
             name=name[:200],
         )
+
+    async def download(self) -> None:
+        """Get a model that is not on this disk yet; nothing if it is. Raises DownloadError."""
+        if self._download is None:
+            return
+        import asyncio  # not before a port is announced
+
+        provider, model = await asyncio.to_thread(self._download)
+        self._download = None
+        self._providers = {model.spec.id: provider}
+        self._models = (model,)
+        if self._phase == "downloading":
+            self._phase = "loading"
 
     def begin(self) -> None:
         """Start reading the models, in threads: before there is an event loop to wait on."""
@@ -207,6 +226,12 @@ class EmbeddingService:
             return await self._providers[spec.id].detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
+        if self._phase == "downloading":
+            raise NotReadyError(
+                "The model is being downloaded; try again in a while.",
+                phase="downloading",
+                retry_after=_DOWNLOAD_RETRY_AFTER,
+            )
         if self._phase == "loading":
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
         if self._closed or not self._loaded:
@@ -332,11 +357,16 @@ def locate_model(settings: Settings) -> Located:
 
     if settings.model is not None and hashing.SPEC.answers_to(settings.model):
         return _hashing(settings)
-    from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.models.store import locate
+
+    return located(settings, locate(settings.model, settings.model_dir, settings.catalogue))
+
+
+def located(settings: Settings, artifact: Artifact) -> Located:
+    """`artifact` in the precision that `settings` mean. Raises ModelFileError."""
+    from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.providers.precision import choose
 
-    artifact = locate(settings.model, settings.model_dir)
     choice = choose(settings.precision, artifact)
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
@@ -392,11 +422,34 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
     Raises ModelFileError or ModelNotFoundError where the model has to be located first.
     """
     found = located or locate_model(settings)
-    limits = Limits(
+    metrics = Metrics()
+    return EmbeddingService(
+        [found.provider(metrics)], limits=_limits(settings), models=[found.model], metrics=metrics
+    )
+
+
+def build_downloading(
+    settings: Settings, spec: ModelSpec, fetch: Callable[[], Located]
+) -> EmbeddingService:
+    """As `build_service`, for a model that the service's `download` gets by `fetch` first."""
+    metrics = Metrics()
+
+    def download() -> tuple[Provider, ServedModel]:
+        found = fetch()
+        return found.provider(metrics), found.model
+
+    return EmbeddingService(
+        [],
+        limits=_limits(settings),
+        models=[ServedModel(spec, int(time.time()))],
+        metrics=metrics,
+        download=download,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
         max_inputs=settings.max_inputs,
         max_text_chars=settings.max_text_chars,
         truncate="none" if settings.on_overlong == "error" else "end",
     )
-    metrics = Metrics()
-    provider = found.provider(metrics)
-    return EmbeddingService([provider], limits=limits, models=[found.model], metrics=metrics)

@@ -302,7 +302,7 @@ def test_a_start_that_fails_is_told_to_the_host(
         "    origin = 'here'\n"
         "    class spec: id = 'broken'\n"
         f"    async def load(self): raise {failure}\n"
-        "service.build_service = lambda settings: Broken()\n"
+        "service.build_service = lambda *_: Broken()\n"
         "cli.main(['rpc'])\n"
     )
     done = subprocess.run(
@@ -325,10 +325,10 @@ def test_a_process_without_a_network_and_with_a_clean_stdout(tiny_mean: Artifact
         "import atexit, os, sys\n"
         "from cortex_embed import cli, service\n"
         "build = service.build_service\n"
-        "def loud(settings):\n"
+        "def loud(*given):\n"
         "    print('a library says hello', flush=True)\n"
         "    os.write(1, b'so does C code\\n')\n"
-        "    return build(settings)\n"
+        "    return build(*given)\n"
         "service.build_service = loud\n"
         "atexit.register(lambda: print('modules', *sys.modules, file=sys.stderr))\n"
         f"cli.main(['rpc', '--model', {str(tiny_mean.directory)!r}])\n"

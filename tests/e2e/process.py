@@ -21,15 +21,20 @@ TIMEOUT = 30.0
 
 
 class Served:
-    """A `serve` process. `home` is its whole world: home and temp directories lie in it."""
+    """A `serve` process. `home` is its whole world: home and temp directories lie in it.
 
-    def __init__(self, command: Sequence[str], home: Path) -> None:
+    `more` goes into its environment.
+    """
+
+    def __init__(
+        self, command: Sequence[str], home: Path, more: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home
         self._lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
             command,
-            env=environment(home),
+            env={**environment(home), **(more or {})},
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
-from cortex_embed.errors import ModelFileError
+from cortex_embed.errors import ModelFileError, UsageError
 from cortex_embed.models.catalogue import (
     DEFAULT_MODEL_ID,
     SOURCES,
     CatalogueEntry,
     catalogue,
     find,
+    known,
     parse,
 )
 
@@ -133,3 +135,62 @@ def test_a_malformed_catalogue_names_the_fault(old: str, new: str, words: str) -
 def test_the_fault_is_placed() -> None:
     with pytest.raises(ModelFileError, match=r"catalogue\.toml: model\[1\]"):
         parse(TOML.replace("layers = 12", "layers = -1"))
+
+
+def own(path: Path, text: str) -> Path:
+    path.write_text("schema = 1\n" + text, encoding="utf-8")
+    return path
+
+
+MINE = """
+[[model]]
+id = "mine"
+repo = "me/mine"
+revision = "main"
+aliases = ["my-own"]
+licence = "mit"
+family = "bert"
+layers = 1
+hidden = 8
+dimensions = 8
+max_tokens = 16
+pooling = "mean"
+normalize = true
+query_prefix = ""
+document_prefix = ""
+matryoshka = []
+onnx = ["model.onnx"]
+files = [{path = "model.onnx"}, {path = "tokenizer.json"}, {path = "config.json"}]
+"""
+
+
+def test_a_catalogue_of_ones_own_adds_to_ours(tmp_path: Path) -> None:
+    path = own(tmp_path / "mine.toml", MINE)
+    assert known(path)[:-1] == catalogue()
+    mine = find("MY-OWN", path)
+    assert mine is not None
+    assert (mine.spec.id, mine.is_pinned, mine.is_sized) == ("mine", False, False)
+    assert find("my-own") is None
+    assert find("bge-small", path) == find("bge-small")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"mine"', '"bge-m3"', "'bge-m3' names both bge-m3 and bge-m3"),
+        ('"my-own"', '"bge-small"', "names both"),
+        ("layers = 1", "", "the key `layers` is missing"),
+        ('"model.onnx"}', '"model.onnx", sha256 = "x"}', "64 lower-case"),
+        ("[[model]]", "[[model]", "is not valid TOML"),
+        ('{path = "config.json"}', "", "`files` must hold config.json"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_names_the_file(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    path = own(tmp_path / "mine.toml", MINE.replace(old, new, 1))
+    with pytest.raises(UsageError) as caught:
+        known(path)
+    assert str(path) in caught.value.message
+    assert words in caught.value.message
+    assert "The package is damaged" not in caught.value.message

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from cortex_embed.models.artifact import Artifact, FileFact, Graph
 from cortex_embed.models.fingerprint import fingerprint, parts
+from cortex_embed.models.repository import open_directory
+from tests.hub import repository, write_repository
 from tests.server.conftest import SPEC
 
 if TYPE_CHECKING:
@@ -115,3 +117,18 @@ def test_equal_parts_and_equal_fingerprints_are_the_same(
     )  # fmt: skip
     same = parts(one, "fp32") == parts(other, "fp32")
     assert (fingerprint(one, "fp32") == fingerprint(other, "fp32")) is same
+
+
+def test_weights_beside_a_published_graph_are_weights(tmp_path: Path) -> None:
+    """The graph's own file is the same whatever lies beside it."""
+    files = repository(external=True)
+    one = open_directory(write_repository(tmp_path / "one", files))
+    assert fingerprint(open_directory(write_repository(tmp_path / "two", files)), "fp32") == (
+        fingerprint(one, "fp32")
+    )
+    files["onnx/model.onnx_data"] = bytes(len(files["onnx/model.onnx_data"]))
+    other = open_directory(write_repository(tmp_path / "three", files))
+    assert fingerprint(other, "fp32") != fingerprint(one, "fp32")
+    files["config.json"] += b" "  # says nothing that the vectors depend on
+    same = open_directory(write_repository(tmp_path / "four", files))
+    assert fingerprint(same, "fp32") == fingerprint(other, "fp32")

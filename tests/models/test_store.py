@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cortex_embed.errors import ModelFileError, ModelNotFoundError
+from cortex_embed.errors import ModelFileError, ModelNotFoundError, NotInstalledError
 from cortex_embed.models import store
 from cortex_embed.models.artifact import MANIFEST
+from tests.hub import repository, write_repository
 
 if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
@@ -66,7 +67,7 @@ def test_no_name_and_nothing_embedded_means_the_default_model(disk: Disk) -> Non
     disk.put(disk.data / MINILM, MINILM)
     with pytest.raises(ModelFileError) as caught:
         store.locate()
-    for part in (BGE, str(disk.embedded), str(disk.data), "nox -s serve", "--model-dir"):
+    for part in (BGE, str(disk.embedded), str(disk.data), f"models pull {BGE}", "--model-dir"):
         assert part in caught.value.message
     place = disk.put(disk.data / BGE, BGE)
     assert store.locate().directory == place
@@ -187,3 +188,34 @@ def test_the_data_directory_is_ours_and_not_temporary(monkeypatch: pytest.Monkey
     place = store.data_dir()
     assert place.parts[-2:] == ("cortex-embed", "models")
     assert "someone" in place.parts
+
+
+def test_a_directory_as_its_authors_publish_it_is_a_model(disk: Disk) -> None:
+    published = write_repository(disk.model_dir / "Published", repository(external=True))
+    before = sorted(published.rglob("*"))
+    by_path = store.locate(str(published))
+    assert (by_path.spec.id, by_path.is_own) == ("published", False)
+    assert by_path.graph_for("fp32", 1) == published / "onnx" / "model.onnx"
+    by_path.verify()
+    assert set(by_path.files) == {
+        "config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model.onnx_data"
+    }  # fmt: skip
+    assert store.locate("published", disk.model_dir) == by_path
+    assert store.locate(None, published) == by_path
+    assert [a.spec.id for a in store.installed(disk.model_dir)] == ["published"]
+    assert sorted(published.rglob("*")) == before
+    (published / "onnx" / "model.onnx_data").write_bytes(b"other")
+    with pytest.raises(ModelFileError, match=r"model\.onnx_data has 5 bytes"):
+        by_path.verify()
+    (published / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(ModelFileError, match="State `pooling`"):
+        store.locate("published", disk.model_dir)
+
+
+def test_a_known_model_that_is_not_here_says_how_to_get_it(disk: Disk) -> None:
+    assert not disk.data.exists()
+    with pytest.raises(NotInstalledError, match="`cortex-embed models pull bge-m3`") as caught:
+        store.locate("BAAI/bge-m3")
+    assert (caught.value.model, caught.value.exit_code) == ("bge-m3", 3)
+    with pytest.raises(NotInstalledError, match="It cannot be downloaded: its repository"):
+        store.locate("codebert-base")

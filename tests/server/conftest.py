@@ -32,6 +32,7 @@ from cortex_embed.domain import (
     Truncation,
 )
 from cortex_embed.errors import EmbedError
+from cortex_embed.models.obtain import Progress
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.reporter import StopReason
 from cortex_embed.server.sockets import Listener, bind
@@ -152,6 +153,12 @@ class Recorder:
     def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
         del keyed
         self.events.append(("listening", listener.url, token))
+
+    def said(self, line: str) -> None:
+        self.events.append(("said", line))
+
+    def progressed(self, progress: Progress) -> None:
+        self.events.append(("progressed", progress))
 
     def loading(self, model: ServedModel) -> None:
         self.events.append(("loading", model.spec.id))

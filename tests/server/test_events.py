@@ -15,6 +15,7 @@ import docs  # build/docs.py
 from cortex_embed import __version__
 from cortex_embed.commands.sidecar_schema import SCHEMA
 from cortex_embed.errors import BindError, ModelFileError, OutputError
+from cortex_embed.models.obtain import Progress
 from cortex_embed.outlet import Outlet
 from cortex_embed.server.events import EVENTS, HostReporter, ReadyFile
 from cortex_embed.server.reporter import STOP_REASONS
@@ -43,6 +44,8 @@ def received(reading: int, outlet: Outlet) -> list[dict[str, object]]:
 def test_a_whole_life(ends: tuple[int, Outlet]) -> None:
     report = HostReporter([ends[1]])
     report.listening(LISTENER, "secret")
+    report.said("for people only")
+    report.progressed(Progress("download", "tiny", "onnx/model.onnx", 5, 10))
     report.loading(MODEL)
     report.ready(MODEL, 0.1)
     report.draining(3, "stdin")
@@ -58,6 +61,8 @@ def test_a_whole_life(ends: tuple[int, Outlet]) -> None:
     about = {"model": "tiny", "dimensions": 8, "max_tokens": 16, "precision": "int8"}
     assert received(*ends) == [
         {"event": "listening", "v": 1, **reach},
+        {"event": "progress", "v": 1, "phase": "download", "model": "tiny"}
+        | {"file": "onnx/model.onnx", "done": 5, "total": 10},
         {"event": "progress", "v": 1, "phase": "load", "model": "tiny"},
         {"event": "ready", "v": 1, **reach, **about},
         {"event": "draining", "v": 1, "in_flight": 3, "reason": "stdin"},

@@ -3,10 +3,13 @@ from __future__ import annotations
 import pytest
 
 from cortex_embed.errors import BindError
+from cortex_embed.models.obtain import Progress
 from cortex_embed.server.reporter import STOP_REASONS, Together
 from cortex_embed.server.sockets import Listener
 from cortex_embed.service import ServedModel
 from tests.server.conftest import SPEC, Recorder
+
+PROGRESS = Progress("download", "tiny", "model.onnx", 1, 2)
 
 
 def test_every_reason_to_stop_is_listed() -> None:
@@ -19,6 +22,8 @@ async def test_all_are_told_the_same(count: int) -> None:
     recorders = [Recorder() for _ in range(count)]
     both = Together(*recorders)
     both.listening(Listener((), "127.0.0.1", 1), "token")
+    both.said("hello")
+    both.progressed(PROGRESS)
     both.loading(model)
     both.ready(model, 0.1)
     both.draining(1, "idle")
@@ -27,6 +32,8 @@ async def test_all_are_told_the_same(count: int) -> None:
     for recorder in recorders:
         assert recorder.events == [
             ("listening", "http://127.0.0.1:1", "token"),
+            ("said", "hello"),
+            ("progressed", PROGRESS),
             ("loading", "tiny"),
             ("ready", "tiny"),
             ("draining", 1, "idle"),

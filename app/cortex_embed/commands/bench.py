@@ -120,9 +120,10 @@ def _target(settings: Settings, options: Options) -> Target:
         return HttpTarget(
             options.url, options.model, encoding=options.encoding, headers=options.headers
         )
+    from cortex_embed.commands import download
     from cortex_embed.service import build_service
 
-    return ServiceTarget(build_service(settings))
+    return ServiceTarget(build_service(settings, download.here(settings)))
 
 
 async def _measure(

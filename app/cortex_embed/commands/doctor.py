@@ -62,7 +62,7 @@ def _program(_settings: Settings) -> Iterator[Finding]:
     yield Finding("cortex-embed", f"{__version__}, {form}")
     yield Finding("system", f"{platform.platform()}, {platform.machine()}")
     yield Finding("python", platform.python_version())
-    from cortex_embed.config import prepare_runtime_environment
+    from cortex_embed.environment import prepare_runtime_environment
 
     prepare_runtime_environment()
     import numpy as np
@@ -137,7 +137,7 @@ def _to_download(settings: Settings) -> Finding | None:
 
     if settings.model is None and embedded_dir().is_dir():
         return None
-    entry = find(settings.model or DEFAULT_MODEL_ID)
+    entry = find(settings.model or DEFAULT_MODEL_ID, settings.catalogue)
     if entry is None or any(
         artifact.spec.id == entry.spec.id
         for artifact in installed(settings.model_dir, on_broken=lambda _: None)
@@ -182,7 +182,7 @@ def _free(place: Path) -> int | None:
 
 
 def _network(_settings: Settings) -> Iterator[Finding]:
-    from cortex_embed.config import network_environment
+    from cortex_embed.environment import network_environment
 
     for name, value in network_environment().items():
         yield Finding(name, value)

@@ -75,9 +75,10 @@ def run(settings: Settings, options: Options) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head -1` ends us quietly
     source = lines.source(options.texts, options.input, options.field, settings.max_text_chars)
     kind = sinks.output_format(options.output, options.format)
+    from cortex_embed.commands import download
     from cortex_embed.service import build_service
 
-    service = build_service(settings)
+    service = build_service(settings, download.here(settings))
     width = service.resolve(None).dimensions
     if options.dimensions is not None and not 1 <= options.dimensions <= width:
         raise UsageError(f"--dimensions: {options.dimensions} must be from 1 to {width}.")

@@ -14,8 +14,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cortex_embed.commands import download
 from cortex_embed.commands.instances import Identity, Instance, Record, identity, runtime_dir
-from cortex_embed.config import DECIDED_BY_ENSURE, child_environment, rows
+from cortex_embed.config import DECIDED_BY_ENSURE, rows
+from cortex_embed.environment import child_environment
 from cortex_embed.errors import InstanceError, OutputError, UsageError
 from cortex_embed.parsers import duration
 from cortex_embed.processes import started
@@ -70,9 +72,10 @@ def run(settings: Settings, options: Options, program: Sequence[str] | None = No
 
     Raises InstanceError with the server's own exit code where it ended before it was ready.
     """
-    deadline = time.monotonic() + options.wait
     if getattr(settings, "uds", None) is not None:
         raise UsageError("--uds: ensure shares a server on a port; leave it out of the settings.")
+    download.here(settings)  # in front of the person who asks, not in a log; and not in --wait
+    deadline = time.monotonic() + options.wait
     wanted = identity(settings)
     instance = Instance(runtime_dir(settings), wanted.key)
     state, event = instance.state()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cortex_embed.errors import OutputError
+from cortex_embed.locking import try_lock
 from cortex_embed.processes import alive, started
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Instance:
         """Hold the right to start a server of this identity. Raises TimeoutError, OSError."""
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            while not _try_lock(descriptor):
+            while not try_lock(descriptor):
                 if time.monotonic() >= deadline:
                     raise TimeoutError
                 time.sleep(_TICK)
@@ -240,15 +241,6 @@ if sys.platform == "win32":
     def _problem(directory: Path) -> str:
         return "" if directory.is_dir() else "is no directory"
 
-    def _try_lock(descriptor: int) -> bool:
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
 else:
 
     def _problem(directory: Path) -> str:
@@ -262,12 +254,3 @@ else:
             return f"belongs to user {status.st_uid}, not {os.geteuid()}"
         mode = stat.S_IMODE(status.st_mode)
         return f"is open to others (mode {mode:04o}; chmod 700 closes it)" if mode & 0o077 else ""
-
-    def _try_lock(descriptor: int) -> bool:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

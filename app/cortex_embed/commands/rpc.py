@@ -63,9 +63,10 @@ def run(settings: Callable[[], Settings]) -> int:
 
 
 def _build(settings: Settings) -> EmbeddingService:
+    from cortex_embed.commands import download
     from cortex_embed.service import build_service
 
-    return build_service(settings)
+    return build_service(settings, download.here(settings))
 
 
 class Host:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cortex_embed.errors import EmbedError, UsageError
+from cortex_embed.errors import EmbedError, NotInstalledError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,19 +66,26 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
     import gc
 
     from cortex_embed import config
-    from cortex_embed.service import build_service, locate_model
+    from cortex_embed.service import build_downloading, build_service, locate_model
 
     token = config.token(settings.token_env) if settings.token_env else None
     if token is None and settings.sidecar:
         token = os.urandom(32).hex()
     keys = config.keys(settings)
-    located = locate_model(settings)
+    try:
+        located = locate_model(settings)
+        build = partial(build_service, settings, located)
+    except NotInstalledError as why:
+        from cortex_embed.commands import download
+
+        spec = download.downloadable(settings, why).spec
+        build = partial(build_downloading, settings, spec, partial(download.here, settings, report))
     with _listening(settings) as listener:
         early.listener = listener
         watch.at_exit(listener.close)
         report.listening(listener, token, keyed=bool(keys))
 
-        service = build_service(settings, located)
+        service = build()
         service.begin()
 
         from cortex_embed import logs

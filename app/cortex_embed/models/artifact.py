@@ -32,8 +32,8 @@ PRECISIONS = ("fp32", "int8")
 OUTPUTS = ("text", "tokens")
 _CHUNK = 2 * 2**20
 _WAY_OUT = (
-    "Make the artifact directory again (`nox -s serve` in a source checkout), "
-    "or point --model-dir at an intact one."
+    "`cortex-embed models pull NAME` mends what was downloaded. Else make the artifact directory "
+    "again (`nox -s serve` in a source checkout), or point --model-dir at an intact one."
 )
 
 
@@ -61,7 +61,7 @@ class Graph(msgspec.Struct, frozen=True):
     alone: bool = False
 
 
-class Artifact(msgspec.Struct, frozen=True, eq=False):
+class Artifact(msgspec.Struct, frozen=True):
     """A model on this disk. `files` are the runtime's; `sources` are what they were made from."""
 
     directory: Path
@@ -166,6 +166,11 @@ def verify_file(path: Path, fact: FileFact, *, way_out: str) -> None:
         )
 
 
+def fact_of(path: Path) -> FileFact:
+    """What `path` is now. Reads every byte of it. Raises OSError."""
+    return FileFact(size=path.stat().st_size, sha256=hash_file(path))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's content in lower-case hex. Raises OSError."""
     digest = sha256()
@@ -267,7 +272,7 @@ def _graphs(table: Table) -> tuple[Graph, ...]:
 
 def _files(table: Table) -> dict[str, FileFact]:
     table.table(TOKENIZER)
-    _refuse_outside(table.data, table.where)
+    refuse_outside(table.data, table.where)
     facts = {}
     for name in table.data:
         entry = table.table(name)
@@ -275,7 +280,7 @@ def _files(table: Table) -> dict[str, FileFact]:
     return facts
 
 
-def _refuse_outside(names: Iterable[str], where: str) -> None:
+def refuse_outside(names: Iterable[str], where: str) -> None:
     """A name with a separator could make `verify` read, and a loader open, any file."""
     for name in names:
         if not name or name in {".", ".."} or set(name) & set("/\\:\0"):

@@ -7,13 +7,16 @@ module must never look at the disk for model files (`store` does) nor at the net
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from cortex_embed.domain import Golden, ModelSpec
-from cortex_embed.errors import ModelFileError
+from cortex_embed.errors import ModelFileError, UsageError
 from cortex_embed.models.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_MODEL_ID = "bge-small-en-v1.5"
 """What a distribution that carries no model of its own means by "the model"."""
@@ -114,6 +117,11 @@ class CatalogueEntry(msgspec.Struct, frozen=True):
         """Size of the files that running the model needs, as far as it is stated."""
         return sum(file.size or 0 for file in self.run_files)
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether `download_bytes` counts the weights."""
+        return all(file.size for file in self.run_files if file.path in self.onnx)
+
 
 @cache
 def catalogue() -> tuple[CatalogueEntry, ...]:
@@ -123,26 +131,48 @@ def catalogue() -> tuple[CatalogueEntry, ...]:
     return parse(files("cortex_embed.models").joinpath("catalogue.toml").read_text("utf-8"))
 
 
-def find(name: str) -> CatalogueEntry | None:
+def known(own: Path | None = None) -> tuple[CatalogueEntry, ...]:
+    """Every entry of ours, then those of a person's `own` catalogue, a file of the same schema.
+
+    Raises UsageError naming the file and the key at fault.
+    """
+    if own is None:
+        return catalogue()
+    way_out = "Correct it, or leave --catalogue out."
+    try:
+        more = parse(own.read_text("utf-8"), str(own), way_out=way_out)
+        _refuse_shared_names((*catalogue(), *more), str(own), way_out)
+    except OSError as why:
+        raise UsageError(f"--catalogue: {own} cannot be read: {why.strerror}.") from None
+    except UnicodeDecodeError as why:
+        raise UsageError(f"--catalogue: {own} is not UTF-8: {why.reason}.") from None
+    except ModelFileError as why:
+        raise UsageError(f"--catalogue: {why.message}") from None
+    return (*catalogue(), *more)
+
+
+def find(name: str, own: Path | None = None) -> CatalogueEntry | None:
     """The entry that answers to an id, repository or alias; any letter case."""
-    return next((entry for entry in catalogue() if entry.spec.answers_to(name)), None)
+    return next((entry for entry in known(own) if entry.spec.answers_to(name)), None)
 
 
-def parse(toml: str) -> tuple[CatalogueEntry, ...]:
+def parse(
+    toml: str, where: str = "catalogue.toml", *, way_out: str = _WAY_OUT
+) -> tuple[CatalogueEntry, ...]:
     """Entries from the text of a catalogue. Raises ModelFileError naming the key at fault."""
     import tomllib
 
     try:
-        root = Table(tomllib.loads(toml), "catalogue.toml", way_out=_WAY_OUT)
+        root = Table(tomllib.loads(toml), where, way_out=way_out)
     except tomllib.TOMLDecodeError as why:
-        raise ModelFileError(f"catalogue.toml is not valid TOML: {why}. {_WAY_OUT}") from None
+        raise ModelFileError(f"{where} is not valid TOML: {why}. {way_out}") from None
     if (schema := root.whole("schema", low=1)) != _SCHEMA:
         raise ModelFileError(
-            f"catalogue.toml has schema {schema}, this version reads {_SCHEMA}. {_WAY_OUT}"
+            f"{where} has schema {schema}, this version reads {_SCHEMA}. {way_out}"
         )
-    sum_texts = root.table("sum_check")
+    sum_texts = root.table("sum_check") if "sum_check" in root.data else None
     entries = tuple(_entry(table, sum_texts) for table in root.tables("model"))
-    _refuse_shared_names(entries)
+    _refuse_shared_names(entries, where, way_out)
     return entries
 
 
@@ -166,7 +196,7 @@ def spec_from(table: Table) -> ModelSpec:
     )
 
 
-def _entry(table: Table, sum_texts: Table) -> CatalogueEntry:
+def _entry(table: Table, sum_texts: Table | None) -> CatalogueEntry:
     def optional(key: str) -> str:
         return table.text(key) if key in table.data else ""
 
@@ -186,7 +216,11 @@ def _entry(table: Table, sum_texts: Table) -> CatalogueEntry:
         remark=optional("remark"),
         pypi=_wheel(table.table("pypi")) if "pypi" in table.data else None,
         goldens=tuple(_golden(item) for item in table.tables("golden")),
-        sum_check=_sums(table.table("sum_check"), sum_texts) if "sum_check" in table.data else None,
+        sum_check=(
+            _sums(table.table("sum_check"), sum_texts)
+            if sum_texts is not None and "sum_check" in table.data
+            else None
+        ),
     )
     missing = {*entry.onnx, *((entry.tokenizer, CONFIG) if entry.onnx else ())} - {
         file.path for file in entry.files
@@ -197,17 +231,19 @@ def _entry(table: Table, sum_texts: Table) -> CatalogueEntry:
             if missing
             else ("`onnx` must name a graph, or `unavailable` say why there is none")
         )
-        raise ModelFileError(f"{table.where}: {what}. {_WAY_OUT}")
+        raise ModelFileError(f"{table.where}: {what}. {table.way_out}")
     return entry
 
 
 def _file(table: Table, spec: ModelSpec) -> SourceFile:
-    pinned = table.text("sha256", empty=True) != ""
+    # Who writes a catalogue of their own vouches for it themselves, if anyone does.
+    ours = table.way_out == _WAY_OUT
+    pinned = (ours or "sha256" in table.data) and table.text("sha256", empty=True) != ""
     return SourceFile(
         path=table.text("path"),
-        size=table.whole("size", low=0) or None,
+        size=(table.whole("size", low=0) if ours or "size" in table.data else 0) or None,
         sha256=table.sha256("sha256") if pinned else "",
-        evidence=table.whole("evidence", low=2 if pinned else 0),
+        evidence=table.whole("evidence", low=2 if pinned else 0) if ours else 0,
         repo=table.text("repo") if "repo" in table.data else spec.repo,
         revision=table.text("revision") if "revision" in table.data else spec.revision,
     )
@@ -245,18 +281,18 @@ def _sums(table: Table, texts: Table) -> SumCheck:
     if len(check.sums) != len(check.texts):
         raise ModelFileError(
             f"{table.where}: `sums` has {len(check.sums)} values for {len(check.texts)} texts. "
-            + _WAY_OUT
+            + table.way_out
         )
     return check
 
 
-def _refuse_shared_names(entries: tuple[CatalogueEntry, ...]) -> None:
+def _refuse_shared_names(entries: tuple[CatalogueEntry, ...], where: str, way_out: str) -> None:
     """Two models under one name would make the answer depend on the file's order."""
     owners: dict[str, str] = {}
     for spec in (entry.spec for entry in entries):
         for name in {n.casefold() for n in (spec.id, spec.repo, *spec.aliases)}:
             if name in owners:
                 raise ModelFileError(
-                    f"catalogue.toml: {name!r} names both {owners[name]} and {spec.id}. {_WAY_OUT}"
+                    f"{where}: {name!r} names both {owners[name]} and {spec.id}. {way_out}"
                 )
             owners[name] = spec.id

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SCHEME = "cx1"
 _WEIGHTS = "model.safetensors"
+_NO_WEIGHTS = frozenset({"tokenizer.json", "config.json"})
 
 
 def fingerprint(artifact: Artifact, precision: str) -> str:
@@ -50,5 +51,7 @@ def _weights(artifact: Artifact, precision: str) -> str:
     if precision == "fp32" and _WEIGHTS in artifact.sources:
         return artifact.sources[_WEIGHTS]
     data = {g.data for g in artifact.graphs if g.precision == precision}
+    if not artifact.is_own:  # its weights may be in several files beside the graph
+        data |= set(artifact.files) - _NO_WEIGHTS
     found = sorted(artifact.files[name].sha256 for name in data)
     return "+".join(found)

@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models import artifact as artifacts
+from cortex_embed.models.onnx_files import external_files
 from cortex_embed.models.table import Table
 
 if TYPE_CHECKING:
@@ -110,18 +111,82 @@ def _spec(table: Table) -> ModelSpec:
     return spec_from(table)
 
 
-def manifest(
-    directory: Path, description: Description, *, sources: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The manifest of `directory`, where all files lie side by side. Reads every byte of them.
+def needed_files(directory: Path, description: Description) -> dict[str, Path]:
+    """What running the model needs, by the name that it has where all files lie side by side.
 
-    `sources` are SHA-256 by repository path, for what is known of the origin.
+    Raises ModelFileError naming the file that is missing.
+    """
+    graph = directory / description.graph
+    beside = external_files(graph)
+    artifacts.refuse_outside(beside, str(graph))
+    tokenizers = (directory / artifacts.TOKENIZER, graph.parent / artifacts.TOKENIZER)
+    files = {
+        graph.name: graph,
+        **{name: graph.parent / name for name in beside},
+        artifacts.TOKENIZER: next((t for t in tokenizers if t.is_file()), tokenizers[0]),
+        CONFIG: directory / CONFIG,
+    }
+    for path in files.values():
+        if not path.is_file():
+            raise ModelFileError(
+                f"{path} is missing; the model cannot be run without it. "
+                "(A tokenizer.json is made by the `tokenizers` library, as transformers saves it.)"
+                if path.name == artifacts.TOKENIZER
+                else f"{path} is missing; {graph} cannot be run without it."
+            )
+    return files
+
+
+def open_directory(directory: Path) -> artifacts.Artifact:
+    """A directory in Hugging Face's layout as an artifact, without writing into it.
+
+    Reads every byte that running it needs. Raises ModelFileError.
+    """
+    description = describe(directory)
+    paths = needed_files(directory, description).values()
+    try:
+        facts = {path.relative_to(directory).as_posix(): artifacts.fact_of(path) for path in paths}
+    except OSError as why:
+        raise ModelFileError(
+            f"{why.filename or directory} cannot be read: {artifacts.reason(why)}."
+        ) from None
+    if artifacts.TOKENIZER not in facts:
+        raise ModelFileError(
+            f"{directory} has its {artifacts.TOKENIZER} elsewhere. `cortex-embed models import "
+            f"{directory}` puts its files in order."
+        )
+    graph = artifacts.Graph(
+        file=description.graph,
+        data=description.graph,
+        precision=description.precision,
+        opset=1,
+        is_own=False,
+        alone=description.alone,
+    )
+    document = manifest(directory, description, facts=facts)
+    return artifacts.Artifact(directory, description.spec, (graph,), facts, {}, document)
+
+
+def manifest(
+    directory: Path,
+    description: Description,
+    *,
+    sources: Mapping[str, str] | None = None,
+    facts: Mapping[str, artifacts.FileFact] | None = None,
+) -> dict[str, Any]:
+    """The manifest of `directory`, where all files lie side by side.
+
+    `facts` are its files', by path; without them all are hashed. `sources` are SHA-256 by
+    repository path, for what is known of the origin.
     """
     config = _json(directory, CONFIG) or {}
-    graph = description.graph.rpartition("/")[2]
-    files = sorted(
-        path for path in directory.iterdir() if path.is_file() and path.name != artifacts.MANIFEST
-    )
+    if facts is None:
+        files = sorted(
+            p for p in directory.iterdir() if p.is_file() and p.name != artifacts.MANIFEST
+        )
+        facts = {path.name: artifacts.fact_of(path) for path in files}
+    graph = description.graph
+    graph = graph if graph in facts else graph.rpartition("/")[2]
     geometry = {key: _number(config, key) for key in ("layers", "hidden", "heads", "vocab_size")}
     wide = next((config[k] for k in _OTHER_NAMES["intermediate"] if config.get(k)), None)
     spec = asdict(description.spec)
@@ -144,10 +209,7 @@ def manifest(
         ],
         "gates": {},
         "notes": ["run as published: inputs and outputs are found out from the graph"],
-        "files": {
-            path.name: {"size": path.stat().st_size, "sha256": artifacts.hash_file(path)}
-            for path in files
-        },
+        "files": {name: asdict(fact) for name, fact in sorted(facts.items())},
     }
 
 

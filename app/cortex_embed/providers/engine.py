@@ -2,14 +2,14 @@
 
 It runs in worker threads and holds no state between calls; several threads may call `run`
 at once on the one session, which shares the weights. It must never decide what is batched
-with what, and never upload anything (see `config.prepare_runtime_environment`).
+with what, and never upload anything (see `environment.prepare_runtime_environment`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cortex_embed.config import prepare_runtime_environment
+from cortex_embed.environment import prepare_runtime_environment
 from cortex_embed.errors import ModelFileError
 
 if TYPE_CHECKING:

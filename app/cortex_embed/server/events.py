@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cortex_embed.errors import EmbedError
+    from cortex_embed.models import obtain
     from cortex_embed.outlet import Outlet
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import ServedModel
@@ -53,12 +54,18 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the time until `ready` is spent on."""
+    """What the time until `ready` is spent on. While downloading, at most five a second."""
 
     event: Literal["progress"] = "progress"
     v: Literal[1] = 1
-    phase: Literal["download", "load"]
+    phase: Literal["download", "verify", "load"]
     model: str
+    file: str | None = None
+    """What is being downloaded or verified."""
+    done: int | None = None
+    """Bytes that have arrived, of all the files together."""
+    total: int | None = None
+    """Bytes that are to arrive, as far as it is known; never less than `done`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,20 @@ class HostReporter:
         # The imports that come next keep the writing thread from running.
         for outlet in self._outlets:
             outlet.settle(0.01)
+
+    def said(self, line: str) -> None:
+        """For people only."""
+
+    def progressed(self, progress: obtain.Progress) -> None:
+        self._send(
+            Progress(
+                phase=progress.phase,
+                model=progress.model,
+                file=progress.file,
+                done=progress.done,
+                total=progress.total,
+            )
+        )
 
     def loading(self, model: ServedModel) -> None:
         self._send(Progress(phase="load", model=model.spec.id))

@@ -115,7 +115,7 @@ async def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
 
 async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
     """Wait for a model that is loading, for as long as --load-wait or the dialect says."""
-    if request.app[SERVICE].phase != "loading":
+    if request.app[SERVICE].phase not in ("downloading", "loading"):
         return
     with suppress(TimeoutError):
         async with asyncio.timeout(max(request.app[SETTINGS].load_wait, at_least)):

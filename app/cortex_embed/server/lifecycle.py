@@ -142,11 +142,9 @@ class Server:
         return runner
 
     async def _load(self) -> bool:
-        """Load the model; False if a stop came first. Raises what the service raises."""
-        model = self._service.models()[0]
-        self._report.loading(model)
+        """Get and load the model; False if a stop came first. Raises what the service raises."""
         loop = asyncio.get_running_loop()
-        load = loop.create_task(self._service.load())
+        load = loop.create_task(self._download_and_load())
         stop = loop.create_task(self._stopping.wait())
         try:
             await asyncio.wait({load, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,8 +157,14 @@ class Server:
             await asyncio.wait({load, stop}, timeout=1)
         self._app[LOADED].set()
         await asyncio.to_thread(memory.share_arenas)
+        model = self._service.models()[0]
         self._report.ready(model, time.perf_counter() - self._service.began)
         return True
+
+    async def _download_and_load(self) -> None:
+        await self._service.download()
+        self._report.loading(self._service.models()[0])
+        await self._service.load()
 
     async def _drain(self, runner: web.AppRunner) -> None:
         """Finish what is in flight within the grace, then cut what is left."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from cortex_embed.errors import EmbedError
+    from cortex_embed.models.obtain import Progress
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import ServedModel
 
@@ -25,6 +26,12 @@ class Reporter(Protocol):
 
         `token` is the key of this launch, if there is one; `keyed`: API keys open it as well.
         """
+
+    def said(self, line: str) -> None:
+        """Something about the download that a person should know. From any thread."""
+
+    def progressed(self, progress: Progress) -> None:
+        """How far the download is. From any thread."""
 
     def loading(self, model: ServedModel) -> None: ...
 
@@ -48,6 +55,14 @@ class Together:
     def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
         for one in self._reporters:
             one.listening(listener, token, keyed=keyed)
+
+    def said(self, line: str) -> None:
+        for one in self._reporters:
+            one.said(line)
+
+    def progressed(self, progress: Progress) -> None:
+        for one in self._reporters:
+            one.progressed(progress)
 
     def loading(self, model: ServedModel) -> None:
         for one in self._reporters:

@@ -80,7 +80,7 @@ class EmbedReply(msgspec.Struct):
 class Status(msgspec.Struct):
     """Body of GET /. `model` is the default model's repository."""
 
-    status: Literal["ok", "loading", "draining"]
+    status: Literal["ok", "downloading", "loading", "draining"]
     model: str
     dimensions: int
     max_tokens: int
@@ -89,7 +89,7 @@ class Status(msgspec.Struct):
 class Phase(msgspec.Struct):
     """Body of the probes."""
 
-    status: Literal["ok", "ready", "loading", "draining"]
+    status: Literal["ok", "ready", "downloading", "loading", "draining"]
 
 
 class NativeError(msgspec.Struct):
