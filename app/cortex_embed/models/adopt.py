@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from msgspec.structs import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from cortex_embed.errors import UsageError
 from cortex_embed.models.artifact import (

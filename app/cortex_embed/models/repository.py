@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import asdict
 
 from cortex_embed.errors import ModelFileError
@@ -54,8 +54,7 @@ _OTHER_NAMES = {
 _UNLIMITED = 10**6  # transformers writes 1e30 for "no limit"
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """A model that was not exported by us: `graph` is its ONNX file relative to the directory,
     `precision` what its weights are in, `alone` as in the catalogue."""
 
