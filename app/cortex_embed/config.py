@@ -22,6 +22,7 @@ from cortex_embed.parsers import (
     choice,
     duration,
     integer,
+    names,
     path,
     size,
     size_or_none,
@@ -63,6 +64,8 @@ Command = Literal[
 ]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
 ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
+SEVERAL_MODELS: tuple[Command, ...] = ("serve", "ensure", "stop")
+"""Commands that mean all the models that are named; the others mean the first."""
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(
@@ -97,11 +100,13 @@ def _setting(
 class Settings:
     """The table. Constructors elsewhere take plain values, never this object's source."""
 
-    model: str | None = _setting(
-        None,
-        text,
+    model: tuple[str, ...] = _setting(
+        (),
+        names,
         "NAME",
-        "model to serve: a catalogue id or alias, or the path of an artifact directory",
+        "model to serve: a catalogue id or alias, or the path of an artifact directory; serve "
+        "takes several (repeat the flag; commas in the variable; a list in the file): the first "
+        "is the default and the only one for other commands, the rest are loaded on first use",
         on=ALL,
         shown="the embedded model",
     )
@@ -150,6 +155,21 @@ class Settings:
         "none (Linux only)",
         on=ALL,
         shown="0",
+    )
+    max_models_memory: int = _setting(
+        0,
+        size_or_none,
+        "SIZE",
+        "bound on what loaded models take together, kept by unloading the least recently used; 0 "
+        "for none, or half of --max-memory",
+        shown="0",
+    )
+    model_idle: float = _setting(
+        600.0,
+        duration,
+        "TIME",
+        "time without use after which a model other than the default is unloaded; 0 for never",
+        shown="10m",
     )
     max_queue_tokens: int = _setting(
         2_097_152,
@@ -276,7 +296,7 @@ class Row:
     env: str
     default: Any
     shown: str
-    parse: Callable[[str], Any]
+    parse: Callable[[Any], Any]
     metavar: str
     help: str
     on: tuple[Command, ...]
@@ -284,6 +304,11 @@ class Row:
     @property
     def is_switch(self) -> bool:
         return self.parse is boolean
+
+    @property
+    def is_list(self) -> bool:
+        """Whether its flag may be given several times."""
+        return self.parse is names
 
 
 def rows() -> list[Row]:
@@ -311,42 +336,27 @@ def takes(command: Command, row: Row) -> bool:
     return command in row.on or (command == "stop" and row.name in IDENTITY)
 
 
-def _parse(row: Row, raw: str, source: str) -> Any:
+def _parse(row: Row, raw: str | list[str], source: str) -> Any:
     try:
         return row.parse(raw)
     except ValueError as why:
         raise UsageError(f"{source}: {raw!r} {why}.") from None
 
 
-def _from_file(location: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        table = tomllib.loads(location.read_text(encoding="utf-8"))
-    except OSError as why:
-        raise UsageError(f"--config: cannot read {location}: {why.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
-        raise UsageError(f"--config: {location} is not valid TOML: {why}.") from None
-    known = {row.name: row for row in rows()}
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(
-                f"--config: {location} has an unknown key {key!r}. Known keys: {', '.join(known)}."
-            )
-        if not isinstance(value, str | int | float | bool):
-            raise UsageError(f"--config: {key} in {location} must be a single value.")
-        values[key] = _parse(known[key], str(value), f"--config: {key} in {location}")
-    return values
-
-
-def load(flags: Mapping[str, str | None], config: Path | None = None) -> Settings:
+def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None) -> Settings:
     """Settings from flags (raw strings by setting name), environment and file.
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
     """
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
-    values = _from_file(location) if location else {}
+    values: dict[str, Any] = {}
+    if location:
+        from cortex_embed import settings_file
+
+        known = {row.name: row for row in rows()}
+        lists = {row.name for row in rows() if row.is_list}
+        for key, given in settings_file.read(location, known, lists=lists).items():
+            values[key] = _parse(known[key], given, f"--config: {key} in {location}")
     for row in rows():
         raw = flags.get(row.name)
         if raw is not None:

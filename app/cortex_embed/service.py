@@ -18,7 +18,9 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
+    UsageError,
 )
+from cortex_embed.providers.pool import ModelPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,19 +67,27 @@ class ServedModel:
 
 
 class EmbeddingService:
-    """Embeds with the providers it was given; the first one's model is the default."""
+    """Embeds with the models of a pool; the first is the default.
+
+    Ready means that the default model has been loaded. The others are when they are asked for,
+    and so is the default one if its memory was needed meanwhile.
+    """
 
     def __init__(
         self,
-        providers: Sequence[Provider],
+        providers: ModelPool | Sequence[Provider],
         *,
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
     ) -> None:
-        self._providers = {p.spec.id: p for p in providers}
+        if isinstance(providers, ModelPool):
+            self._pool = providers
+        else:
+            self._pool = ModelPool.of(providers)
+            started = int(time.time())
+            models = models or [ServedModel(p.spec, started) for p in providers]
         self._limits = limits or Limits()
-        started = int(time.time())
-        self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
+        self._models = tuple(models)
         self._phase: Phase = "loading"
         self._loaded = False
         self._closed = False
@@ -97,38 +107,52 @@ class EmbeddingService:
 
         Raises ModelNotFoundError: another model's vectors would be of another space.
         """
+        return self.served(name).spec
+
+    def served(self, name: str | None) -> ServedModel:
+        """As `resolve`, with what is known of the model beyond its spec."""
         if name is None:
-            return self._models[0].spec
+            return self._models[0]
         for model in self._models:
             if model.spec.answers_to(name):
-                return model.spec
+                return model
         served = ", ".join(m.spec.id for m in self._models)
         raise ModelNotFoundError(
-            f"The model {name[:200]!r} is not served here. Served: {served}.", param="model"
+            f"The model {name[:200]!r} is not served here. Served: {served}. To serve another "
+            "model too, start with --model NAME for each (`cortex-embed models list` has names).",
+            param="model",
         )
 
+    def is_loaded(self, model_id: str) -> bool:
+        """Whether the served model with this id is in memory."""
+        return self._pool.is_loaded(model_id)
+
     def begin(self) -> None:
-        """Start reading the models, in threads: before there is an event loop to wait on."""
+        """Start reading the default model, in threads: before there is an event loop to wait on."""
         self.began = time.perf_counter()
-        for provider in self._providers.values():
-            provider.begin()
+        self._pool.begin()
 
     async def load(self) -> None:
-        """Load every model and verify it. Raises ModelFileError."""
+        """Load the default model and verify it. Raises ModelFileError."""
         self.began = self.began or time.perf_counter()
-        for provider in self._providers.values():
-            await provider.load()
+        await self._pool.load()
         self._loaded = True
         if self._phase == "loading":
             self._phase = "ready"
+
+    async def prepare(self, name: str | None, seconds: float) -> None:
+        """Have the model called `name` loaded, waiting so long at most; nothing while the default
+        one is loading. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
+        if self._phase != "loading":
+            await self._pool.prepare(self.resolve(name).id, seconds)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
         self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        with named_by(request):
-            pooled = await self._providers[spec.id].embed(
+        with named_by(request), self._pool.use(spec.id) as provider:
+            pooled = await provider.embed(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
@@ -142,8 +166,8 @@ class EmbeddingService:
         self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        with named_by(request):
-            return await self._providers[spec.id].token_states(
+        with named_by(request), self._pool.use(spec.id) as provider:
+            return await provider.token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
@@ -155,9 +179,8 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         texts = [text for text in request.texts if isinstance(text, str)]
-        return await self._providers[spec.id].tokenize(
-            texts, input_type=request.input_type, special=special
-        )
+        with self._pool.use(spec.id) as provider:
+            return await provider.tokenize(texts, input_type=request.input_type, special=special)
 
     async def detokenize(self, request: EmbedRequest, *, skip_special: bool) -> list[str]:
         """The text of every list of token ids. Errors as for `embed`."""
@@ -165,8 +188,8 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         ids = [text for text in request.texts if not isinstance(text, str)]
-        with named_by(request):
-            return await self._providers[spec.id].detokenize(ids, skip_special=skip_special)
+        with named_by(request), self._pool.use(spec.id) as provider:
+            return await provider.detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
         if self._phase == "loading":
@@ -200,16 +223,17 @@ class EmbeddingService:
                 where = request.path(index)
                 raise InvalidRequestError(f"{where} {why}", param=where, code="invalid_text")
 
-    async def close(self) -> None:
-        """Refuse new requests; finish and release."""
+    async def close(self) -> bool:
+        """Refuse new requests; finish and release. False where threads still load a model: the
+        process must not wait for them (`stopping.leave`)."""
         self._phase = "draining"
         self._closed = True
-        for provider in self._providers.values():
-            await provider.close()
+        return await self._pool.close()
 
     def drain(self) -> None:
         """Say that the server is stopping: readiness goes, requests in flight go on."""
         self._phase = "draining"
+        self._pool.drain()
 
 
 @contextmanager
@@ -269,48 +293,42 @@ def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The artifact that `settings` name, and the precision to serve it in. Nothing is hashed."""
+    """A model that `settings` name, and the precision to serve it in. Nothing is hashed yet."""
 
+    model: ServedModel
     artifact: Artifact
     choice: Choice
 
 
-def locate_model(settings: Settings) -> Located:
-    """Find the model and read its manifest: cheap, and done before a port is bound.
+def locate_models(settings: Settings) -> tuple[Located, ...]:
+    """Find every model and read its manifest, the default first.
+
+    Raises ModelFileError, ModelNotFoundError, and UsageError where two go by one name.
+    """
+    found: list[Located] = []
+    for name in settings.model or (None,):
+        one = locate_model(settings, name)
+        for other in found:
+            if other.model.spec.answers_to(one.model.spec.id):
+                raise UsageError(
+                    f"--model: {one.model.spec.id} is named twice ({other.artifact.directory}, "
+                    f"{one.artifact.directory}); one server serves one model of a name."
+                )
+        found.append(one)
+    return tuple(found)
+
+
+def locate_model(settings: Settings, name: str | None) -> Located:
+    """Find one model and read its manifest: cheap, and done before a port is bound.
 
     Raises ModelFileError or ModelNotFoundError.
     """
+    from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.models.store import locate
     from cortex_embed.providers.precision import choose
 
-    artifact = locate(settings.model, settings.model_dir)
-    return Located(artifact, choose(settings.precision, artifact))
-
-
-def build_service(settings: Settings, located: Located | None = None) -> EmbeddingService:
-    """The service that `settings` describe; `load` reads and verifies the model.
-
-    Raises ModelFileError or ModelNotFoundError where the model has to be located first.
-    """
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.providers.cores import available_cores
-    from cortex_embed.providers.local import LocalProvider
-
-    found = located or locate_model(settings)
-    artifact, choice = found.artifact, found.choice
-    provider = LocalProvider(
-        artifact,
-        precision=choice.precision,
-        threads=settings.threads or available_cores(),
-        max_batch_tokens=settings.max_batch_tokens,
-        max_queue_tokens=settings.max_queue_tokens,
-        max_memory=settings.max_memory,
-    )
-    limits = Limits(
-        max_inputs=settings.max_inputs,
-        max_text_chars=settings.max_text_chars,
-        truncate="none" if settings.on_overlong == "error" else "end",
-    )
+    artifact = locate(name, settings.model_dir)
+    choice = choose(settings.precision, artifact)
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
         artifact.spec,
@@ -319,4 +337,23 @@ def build_service(settings: Settings, located: Located | None = None) -> Embeddi
         facts=artifact.facts(choice.precision) | {"fingerprint": identity},
         origin=f"{choice}; from {artifact.directory}",
     )
-    return EmbeddingService([provider], limits=limits, models=[model])
+    return Located(model, artifact, choice)
+
+
+def build_service(settings: Settings, located: Sequence[Located] = ()) -> EmbeddingService:
+    """A service of the models `located`, or of the first that `settings` name.
+
+    Raises ModelFileError or ModelNotFoundError where that has to be located first, and
+    UsageError where the models do not fit into the memory that they may use.
+    """
+    from cortex_embed.providers.assembly import pool_of
+
+    first = next(iter(settings.model), None)
+    found = located or (locate_model(settings, first),)
+    limits = Limits(
+        max_inputs=settings.max_inputs,
+        max_text_chars=settings.max_text_chars,
+        truncate="none" if settings.on_overlong == "error" else "end",
+    )
+    pool = pool_of(settings, [(one.artifact, one.choice.precision) for one in found])
+    return EmbeddingService(pool, limits=limits, models=[one.model for one in found])

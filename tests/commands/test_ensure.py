@@ -189,7 +189,7 @@ def test_an_unknown_model_starts_nothing(shared: Shared) -> None:
 def test_it_runs_in_process_too(
     shared: Shared, tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(model=str(tiny_mean.directory), runtime_dir=shared.runtime)
+    settings = Settings(model=(str(tiny_mean.directory),), runtime_dir=shared.runtime)
     program = [sys.executable, str(STUB)]
     assert ensure.run(settings, ensure.Options(), program) == 0
     assert json.loads(capsys.readouterr().out) == shared.ensure()

@@ -108,15 +108,20 @@ def _limits(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
-    """The model that `serve` would load, verified byte by byte."""
+    """The models that `serve` would serve, verified byte by byte."""
+    for name in settings.model or (None,):
+        yield from _one_model(settings, name)
+
+
+def _one_model(settings: Settings, name: str | None) -> Iterator[Finding]:
     from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.service import locate_model
 
-    missing = _to_download(settings)
+    missing = _to_download(settings, name)
     if missing is not None:
         yield missing
         return
-    found = locate_model(settings)
+    found = locate_model(settings, name)
     artifact, precision = found.artifact, found.choice.precision
     artifact.verify(precision)
     spec = artifact.spec
@@ -131,14 +136,14 @@ def _model(settings: Settings) -> Iterator[Finding]:
     yield Finding("fingerprint", fingerprint(artifact, precision))
 
 
-def _to_download(settings: Settings) -> Finding | None:
+def _to_download(settings: Settings, name: str | None) -> Finding | None:
     """What would have to be fetched first; None where the model is here, or is not known."""
     from cortex_embed.models.catalogue import DEFAULT_MODEL_ID, find
     from cortex_embed.models.store import embedded_dir, installed
 
-    if settings.model is None and embedded_dir().is_dir():
+    if name is None and embedded_dir().is_dir():
         return None
-    entry = find(settings.model or DEFAULT_MODEL_ID)
+    entry = find(name or DEFAULT_MODEL_ID)
     if entry is None or any(
         artifact.spec.id == entry.spec.id
         for artifact in installed(settings.model_dir, on_broken=lambda _: None)

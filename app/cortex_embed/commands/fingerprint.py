@@ -65,7 +65,7 @@ def _own(settings: Settings) -> dict[str, Any]:
     from cortex_embed.models.fingerprint import fingerprint, parts
     from cortex_embed.service import locate_model
 
-    found = locate_model(settings)
+    found = locate_model(settings, next(iter(settings.model), None))
     precision = found.choice.precision
     return {
         "fingerprint": fingerprint(found.artifact, precision),

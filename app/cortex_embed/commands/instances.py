@@ -140,15 +140,17 @@ def identity(settings: Settings) -> Identity:
     from hashlib import sha256
 
     from cortex_embed import __version__
-    from cortex_embed.models.store import locate
-    from cortex_embed.providers.precision import choose
+    from cortex_embed.service import locate_models
 
-    artifact = locate(settings.model, settings.model_dir)
-    precision = choose(settings.precision, artifact).precision
+    found = locate_models(settings)
+    precisions = [one.choice.precision for one in found]
     # The manifest, not the path: the embedded model lies elsewhere in every one-file start.
-    facts = [__version__, artifact.manifest, precision, settings.on_overlong]
+    manifests = [one.artifact.manifest for one in found]
+    facts = [__version__, manifests, precisions, settings.on_overlong]
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Identity(__version__, artifact.spec.id, precision, digest[:_HASH_SHOWN])
+    models = ", ".join(one.artifact.spec.id for one in found)
+    shown = ", ".join(dict.fromkeys(precisions))
+    return Identity(__version__, models, shown, digest[:_HASH_SHOWN])
 
 
 def all_of(directory: Path) -> list[Instance]:

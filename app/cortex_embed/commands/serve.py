@@ -68,12 +68,12 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
     import gc
 
     from cortex_embed.config import token
-    from cortex_embed.service import build_service, locate_model
+    from cortex_embed.service import build_service, locate_models
 
     key = token(settings.token_env) if settings.token_env else None
     if key is None and settings.sidecar:
         key = os.urandom(32).hex()
-    located = locate_model(settings)
+    located = locate_models(settings)
     with _listening(settings) as listener:
         early.listener = listener
         watch.at_exit(listener.close)

@@ -62,10 +62,14 @@ class LocalProvider:
         max_queue_tokens: int,
         precision: str = "fp32",
         max_memory: int = 0,
+        run_memory: int = 0,
     ) -> None:
+        """`max_memory` bounds the process, `run_memory` this model's runs alone; in bytes, 0 for
+        no bound."""
         self._artifact = artifact
         self._precision = precision
         self._max_memory = max_memory
+        self._run_memory = run_memory
         self._threads = threads
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
@@ -135,7 +139,14 @@ class LocalProvider:
         self._widening = loop.run_in_executor(None, engine.widen)
 
     def _fit(self) -> memory.Fit:
-        """Threads and token budget within `max_memory`, now that the model is loaded."""
+        """Threads and token budget within the bound, now that the model is loaded."""
+        if self._run_memory:
+            return memory.within(
+                self._run_memory,
+                self._artifact.manifest,
+                workers=self._threads,
+                max_batch_tokens=self._max_batch_tokens,
+            )
         taken = memory.resident()
         if not self._max_memory or taken is None:
             return memory.Fit(self._threads, self._max_batch_tokens)
@@ -258,7 +269,10 @@ class LocalProvider:
             await self._batcher.close()
         self._batcher = None
         self._tokenizer = None
-        self._tokenizing.shutdown(wait=True, cancel_futures=True)
+        # Not on the event loop: a thread may still tokenize for somebody who has gone.
+        await asyncio.get_running_loop().run_in_executor(
+            None, partial(self._tokenizing.shutdown, wait=True, cancel_futures=True)
+        )
 
 
 def _encode(

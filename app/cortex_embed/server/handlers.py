@@ -7,6 +7,7 @@ The files in `dialects/` say which routes these are. Errors are raised, never an
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Res
     service = request.app[SERVICE]
     decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
     asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
-    await wait_for_model(request, dialect.LOAD_WAIT)
+    await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
@@ -58,13 +59,20 @@ async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Res
     )
 
 
-async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
-    """Wait for a model that is loading, for as long as --load-wait or the dialect says."""
-    if request.app[SERVICE].phase != "loading":
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(request.app[SETTINGS].load_wait, at_least)):
-            await request.app[LOADED].wait()
+async def wait_for_model(request: web.Request, model: str | None, at_least: float = 0.0) -> None:
+    """Wait for the model called `model`, for as long as --load-wait or the dialect says.
+
+    It is loaded if it is not in memory. Raises ModelNotFoundError, ModelLoadError.
+    """
+    service = request.app[SERVICE]
+    seconds = max(request.app[SETTINGS].load_wait, at_least)
+    if service.phase == "loading":
+        began = time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await request.app[LOADED].wait()
+        seconds -= time.monotonic() - began
+    await service.prepare(model, seconds)
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -77,10 +77,17 @@ class EmbeddingsResponse(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """One served model. `created` is in Unix seconds."""
+    """One served model. `created` is in Unix seconds; OpenAI has no word for the next four.
+
+    `loaded` says whether it is in memory; if not, a request loads it.
+    """
 
     id: str
     created: int
+    dimensions: int
+    max_tokens: int
+    fingerprint: str
+    loaded: bool
     owned_by: str = OWNER
     object: str = "model"
 
@@ -168,14 +175,19 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     return with_list({"object": "list"}, "data", join_slices(data), tail)
 
 
-def encode_models(models: list[tuple[ModelSpec, int]]) -> bytes:
-    """Body of GET /v1/models, from specs and their creation times in Unix seconds."""
-    return msgspec.json.encode(Models([Model(spec.id, created) for spec, created in models]))
+def about(spec: ModelSpec, *, created: int, fingerprint: str, loaded: bool) -> Model:
+    """`spec`, created at so many Unix seconds, as a client of OpenAI reads of it."""
+    return Model(spec.id, created, spec.dimensions, spec.max_tokens, fingerprint, loaded)
 
 
-def encode_model(spec: ModelSpec, created: int) -> bytes:
+def encode_models(models: list[Model]) -> bytes:
+    """Body of GET /v1/models."""
+    return msgspec.json.encode(Models(models))
+
+
+def encode_model(model: Model) -> bytes:
     """Body of GET /v1/models/{id}."""
-    return msgspec.json.encode(Model(spec.id, created))
+    return msgspec.json.encode(model)
 
 
 def status(error: EmbedError) -> int:

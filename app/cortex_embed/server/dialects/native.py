@@ -37,8 +37,9 @@ async def status(request: web.Request) -> web.Response:
 
 
 async def model_info(request: web.Request) -> web.Response:
-    """Everything of the default model's manifest that a client can use."""
-    return _json(request.app[SERVICE].models()[0].facts)
+    """Everything of a model's manifest that a client can use; `?model=` names another than the
+    default. Raises ModelNotFoundError."""
+    return _json(request.app[SERVICE].served(request.query.get("model")).facts)
 
 
 async def livez(_request: web.Request) -> web.Response:
@@ -47,7 +48,8 @@ async def livez(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether to send requests here: 503 while loading and while draining."""
+    """Whether to send requests here: 503 while the default model is loaded for the first time,
+    and while draining."""
     phase = request.app[SERVICE].phase
     if phase == "ready":
         return _json({"status": phase})
@@ -82,7 +84,11 @@ ROUTES = (
         "/model_info",
         native,
         model_info,
-        Operation("The default model's manifest", response=dict[str, Any]),
+        Operation(
+            "The manifest of the default model, or of ?model=NAME",
+            response=dict[str, Any],
+            errors=(404,),
+        ),
     ),
     Route(
         "GET",

@@ -7,6 +7,7 @@ that was not asked for.
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,18 +16,30 @@ from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
 from cortex_embed.wire import openai
 
+if TYPE_CHECKING:
+    from cortex_embed.service import EmbeddingService, ServedModel
+
 
 async def list_models(request: web.Request) -> web.Response:
-    models = [(model.spec, model.created) for model in request.app[SERVICE].models()]
+    service = request.app[SERVICE]
+    models = [_about(model, service) for model in service.models()]
     return web.Response(body=openai.encode_models(models), content_type=JSON)
 
 
 async def get_model(request: web.Request) -> web.Response:
     """One model by any of its names. Raises ModelNotFoundError."""
     service = request.app[SERVICE]
-    spec = service.resolve(request.match_info["id"])
-    created = next(model.created for model in service.models() if model.spec.id == spec.id)
-    return web.Response(body=openai.encode_model(spec, created), content_type=JSON)
+    model = _about(service.served(request.match_info["id"]), service)
+    return web.Response(body=openai.encode_model(model), content_type=JSON)
+
+
+def _about(model: ServedModel, service: EmbeddingService) -> openai.Model:
+    return openai.about(
+        model.spec,
+        created=model.created,
+        fingerprint=model.fingerprint,
+        loaded=service.is_loaded(model.spec.id),
+    )
 
 
 _EMBED = partial(handlers.embed, openai)
