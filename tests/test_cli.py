@@ -88,6 +88,7 @@ def test_serve_is_the_default_command(given: list[str], meant: list[str]) -> Non
         (["embed", "--output", "x.csv", "a"], "neither .jsonl nor .npy"),
         (["embed", "--format", "npy", "a"], "--format npy needs --output"),
         (["embed", "--input", "a.txt", "text"], "choose one"),
+        (["embed", "--model", "a", "--model", "b", "x"], "embed takes one model, 2 were given"),
     ],
 )
 def test_usage_errors_exit_with_2_and_say_what_is_wrong(

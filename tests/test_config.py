@@ -170,3 +170,17 @@ def test_a_token_that_no_header_carries_is_refused_unquoted(
     with pytest.raises(UsageError, match="SOME_TOKEN") as caught:
         config.token("SOME_TOKEN")
     assert not value or value not in caught.value.message.replace("SOME_TOKEN", "")
+
+
+def test_several_models_by_flag_variable_and_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('model = ["a", "./b,c"]\n')
+    assert config.load({}, file).model == ("a", "./b,c")
+    monkeypatch.setenv("CORTEX_EMBED_MODEL", "d, e")
+    assert config.load({}, file).model == ("d", "e")
+    assert config.load({"model": ["f,g", "h"]}, file).model == ("f,g", "h")
+    file.write_text('model = "a"\n')
+    monkeypatch.delenv("CORTEX_EMBED_MODEL")
+    assert config.load({}, file).model == ("a",)

@@ -29,3 +29,21 @@ def test_duration_units() -> None:
     assert parsers.duration("15m") == 900
     with pytest.raises(ValueError, match="24h"):
         parsers.duration("25h")
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("a", ("a",)),
+        ("a, b", ("a", "b")),
+        (["a", "./b,c"], ("a", "./b,c")),
+    ],
+)
+def test_names(raw: str | list[str], value: tuple[str, ...]) -> None:
+    assert parsers.names(raw) == value
+
+
+@pytest.mark.parametrize("raw", ["", " ", "a,,b", "a,", [""], ["a", " "]])
+def test_a_name_is_never_empty(raw: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        parsers.names(raw)

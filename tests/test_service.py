@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from cortex_embed.config import Settings
 from cortex_embed.domain import (
     EmbedRequest,
     InputType,
@@ -23,11 +26,15 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
+    UsageError,
 )
-from cortex_embed.service import EmbeddingService, Limits
+from cortex_embed.service import EmbeddingService, Limits, build_service, locate_models
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cortex_embed.domain import Text
+    from cortex_embed.models.artifact import Artifact
 
 SPEC = ModelSpec(
     id="tiny",
@@ -249,3 +256,38 @@ async def test_a_fault_of_tokens_names_the_text_in_the_callers_words() -> None:
         with pytest.raises(InvalidRequestError) as caught:
             await call
         assert caught.value.param == "ids[1]"
+
+
+async def test_a_model_that_is_not_in_memory_is_loading() -> None:
+    other = FakeProvider()
+    other.spec = replace(SPEC, id="other", repo="Maker/Other", aliases=())
+    service = EmbeddingService([FakeProvider(), other])
+    await service.prepare("other", 5)  # nothing is loaded before the default model
+    await service.load()
+    assert [service.is_loaded(name) for name in ("tiny", "other")] == [True, False]
+    with pytest.raises(NotReadyError, match="The model other is loading"):
+        await service.embed(EmbedRequest(texts=("a",), model="Maker/Other"))
+    await service.prepare("other", 5)
+    result = await service.embed(EmbedRequest(texts=("a",), model="other"))
+    assert (result.model.id, service.is_loaded("other")) == ("other", True)
+    with pytest.raises(ModelNotFoundError, match="Served: tiny, other"):
+        await service.prepare("third", 5)
+    assert await service.close()
+
+
+def test_one_name_is_one_model(tiny_mean: Artifact, tiny_cls: Artifact, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_mean.directory, copy)
+    mean, cls = str(tiny_mean.directory), str(tiny_cls.directory)
+    assert [one.model.spec.id for one in locate_models(Settings(model=(mean, cls)))] == [
+        "tiny-mean",
+        "tiny-cls",
+    ]
+    with pytest.raises(UsageError, match="tiny-mean is named twice"):
+        locate_models(Settings(model=(mean, cls, str(copy))))
+
+
+def test_other_commands_mean_the_first(tiny_mean: Artifact, tiny_cls: Artifact) -> None:
+    names = (str(tiny_cls.directory), str(tiny_mean.directory))
+    service = build_service(Settings(model=names))
+    assert [model.spec.id for model in service.models()] == ["tiny-cls"]
