@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import EmbedError, ModelLoadError, NotReadyError
@@ -28,7 +27,9 @@ _KEPT = 3.0
 who was told to come back does so after Retry-After, a second."""
 
 
-@dataclass(frozen=True, slots=True)
+# Plain classes: making three dataclasses takes a millisecond, which every start would wait for.
+
+
 class Candidate:
     """A model that can be loaded. `make` gives a new provider each time.
 
@@ -36,27 +37,33 @@ class Candidate:
     in bytes.
     """
 
-    id: str
-    make: Callable[[], Provider]
-    memory: int = 0
-    peak: int = 0
+    __slots__ = ("id", "make", "memory", "peak")
+
+    def __init__(
+        self, model_id: str, make: Callable[[], Provider], memory: int = 0, peak: int = 0
+    ) -> None:
+        self.id = model_id
+        self.make = make
+        self.memory = memory
+        self.peak = peak
 
 
-@dataclass(slots=True, eq=False)
 class _Loaded:
     """A model in memory. `rests` is set while nobody uses it, `used` once somebody has.
 
     Until `kept_until` (by `time.monotonic`) it waits for the one that it was loaded for.
     """
 
-    provider: Provider
-    rests: asyncio.Event
-    used: asyncio.Event
-    used_at: float
-    kept_until: float = 0.0
-    users: int = 0
-    timer: asyncio.TimerHandle | None = None
-    leaving: asyncio.Task[None] | None = None
+    def __init__(self, provider: Provider, rests: asyncio.Event, used: asyncio.Event) -> None:
+        self.provider = provider
+        self.rests = rests
+        self.used = used
+        self.used_at = time.monotonic()
+        self.kept_until = 0.0
+        self.users = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.leaving: asyncio.Task[None] | None = None
+        rests.set()
 
     @property
     def waits(self) -> float:
@@ -70,18 +77,18 @@ class _Loaded:
         return self.users > 0, self.waits > 0, self.used_at
 
 
-@dataclass(slots=True, eq=False)
 class _Slot:
     """One candidate, and what is going on with it."""
 
-    candidate: Candidate
-    memory: int
-    loaded: _Loaded | None = None
-    begun: Provider | None = None
-    loading: asyncio.Task[str] | None = None
-    """Its result says why the load failed, and is empty where it did not."""
-    unheard: str = ""
-    """Why the last load failed, as long as nobody was there to hear of it."""
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.memory = candidate.memory
+        self.loaded: _Loaded | None = None
+        self.begun: Provider | None = None
+        self.loading: asyncio.Task[str] | None = None
+        """Its result says why the load failed, and is empty where it did not."""
+        self.unheard = ""
+        """Why the last load failed, as long as nobody was there to hear of it."""
 
 
 class ModelPool:
@@ -95,7 +102,7 @@ class ModelPool:
     def __init__(
         self, candidates: Sequence[Candidate], *, max_memory: int = 0, idle: float = 0.0
     ) -> None:
-        self._slots = {one.id: _Slot(one, one.memory) for one in candidates}
+        self._slots = {one.id: _Slot(one) for one in candidates}
         self._default = self._slots[candidates[0].id]
         self._max_memory = max_memory
         self._idle = idle
@@ -259,9 +266,7 @@ class ModelPool:
             with suppress(Exception):  # of the two, the first one says what is wrong
                 await provider.close()
             raise
-        loaded = _Loaded(provider, asyncio.Event(), asyncio.Event(), time.monotonic())
-        loaded.rests.set()
-        slot.loaded = loaded
+        slot.loaded = loaded = _Loaded(provider, asyncio.Event(), asyncio.Event())
         after = await self._quiet_memory()
         if before is not None and after is not None:
             slot.memory = max(slot.candidate.memory, after - before)
