@@ -10,7 +10,9 @@ needs from the lock files, with hashes.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,6 +27,9 @@ ROOT = Path(__file__).parent
 DEFAULT_MODEL = "all-minilm-l6-v2"
 SOURCES = Path("dist", "sources", DEFAULT_MODEL)
 EMBEDDED = Path("app", "cortex_embed", "embedded")
+VOCABULARIES = Path("app", "cortex_embed", "vocabularies")
+JS = Path("tests", "clients", "js")
+QUIET_NPM = ("--no-audit", "--no-fund", "--loglevel", "error")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -34,8 +39,9 @@ def install(session: nox.Session, lock: str) -> None:
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
-def embed_default_model(session: nox.Session) -> None:
-    """Fetch, export and check the model that a source checkout carries."""
+def embed_default_model(session: nox.Session, *vocabulary: str) -> None:
+    """Fetch, export and check the model and the vocabulary that a source checkout carries."""
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES), *vocabulary)
     session.run("python", "build/fetch_model.py", DEFAULT_MODEL, "--out", str(SOURCES))
     session.run(
         "python", "build/export_onnx.py", str(SOURCES), "--model", DEFAULT_MODEL,
@@ -68,12 +74,52 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def clients(session: nox.Session) -> None:
+    """Other people's clients, in Python and in Node, against a running server."""
+    install(session, "clients")
+    embed_default_model(session, "--plain", "dist/clients/tiktoken")
+    session.run("npm", "ci", "--ignore-scripts", *QUIET_NPM, "--prefix", str(JS), external=True)
+    session.run("pytest", "tests/clients", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real headless Chromium; screenshots go to dist/screenshots."""
+    install(session, "browser")
+    embed_default_model(session)
+    session.run("pytest", "tests/browser", *session.posargs, env={"CHROMIUM": chromium(session)})
+
+
+def chromium(session: nox.Session) -> str:
+    """The browser of this machine; installed first where that is root's to do, on Debian."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found and shutil.which("apt-get") and os.geteuid() == 0:
+        session.run("apt-get", "update", "--quiet", external=True)
+        session.run(
+            "apt-get", "install", "--yes", "--quiet", "--no-install-recommends", names[0],
+            external=True, env={"DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+        found = shutil.which(names[0])
+    if not found:
+        session.error(f"no browser: install one of {', '.join(names)}, or set CHROMIUM to one")
+    return found
+
+
 @nox.session(python=PYTHONS, default=False)
 def compat(session: nox.Session) -> None:
     """The test suite on every supported Python that this machine has."""
     install(session, "dev")
     embed_default_model(session)
     session.run("pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def contract(session: nox.Session) -> None:
+    """schemathesis and mutated bodies against the running server; `-- --fuzz 10000` for more."""
+    install(session, "contract")
+    session.run("pytest", "tests/contract", "-rP", *session.posargs)
 
 
 @nox.session(default=False)
@@ -159,6 +205,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def http(session: nox.Session) -> None:
+    """Requests a second of the HTTP layer alone; `-- --publish` writes the README's table."""
+    install(session, "export")
+    session.run("python", "build/bench/http_layer.py", *session.posargs)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write requirements/*.lock anew from pyproject.toml: all five targets, with hashes."""
     session.install("uv")
@@ -167,9 +220,23 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "freeze", "dev"):
+    for group in ("export", "freeze", "dev", "clients", "contract", "browser"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
+    npm_lock(session)
+
+
+def npm_lock(session: nox.Session) -> None:
+    """Write the JavaScript clients' lock anew: hashes, and no host names."""
+    file = JS / "package-lock.json"
+    file.unlink(missing_ok=True)
+    npm = ["npm", "install", "--package-lock-only", "--ignore-scripts", *QUIET_NPM]
+    npm += ["--omit-lockfile-registry-resolved=true", "--prefix", str(JS)]
+    session.run(*npm, external=True)
+    document = json.loads(file.read_text(encoding="utf-8"))
+    for package in document["packages"].values():
+        package.pop("funding", None)
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

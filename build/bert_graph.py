@@ -2,6 +2,8 @@
 
     input_ids, attention_mask   int64 [batch, sequence], padded on the right
     sentence_embedding          float32 [batch, dimensions], pooled, NOT normalized
+    token_embeddings            in its stead, of a graph of token states: float32
+                                [batch, sequence, dimensions], what pooling reads
 
 Normalizing stays outside, since a vector is shortened before it is normalized
 (`cortex_embed.vectors.shape`). Between blocks the token states are one matrix
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 
     from bert_source import BertConfig
     from bert_weights import Encoder, Linear, Norm
+    from graph_builder import Shape
     from recipe import QuantizedLinear
 
 OPSET = 24
 COMPATIBLE_OPSET = 20  # the first with Gelu
 IDS, MASK, OUTPUT = "input_ids", "attention_mask", "sentence_embedding"
+STATES = "token_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,17 @@ class Bert:
     def embeddings(self) -> States:
         """Token ids [batch, sequence] → token states [batch * sequence, hidden]."""
         g = self.g
-        positions = g.constant("positions", self.encoder.positions)
-        length = g.node("Slice", self.shape, g.ints(1), g.ints(2), out="length")
-        rows = g.node("Slice", positions, g.ints(0), length, g.ints(0), out="position_rows")
+        rows = self.position_rows()
         total = g.node("Add", self.words(), rows, out="embedding_sum")
         flat = g.node("Reshape", total, self.by_row, out="embedding_rows")
         return self.norm(flat, self.encoder.norm, "embedding_norm", self.smoothing("0.attention"))
+
+    def position_rows(self) -> str:
+        """What its place adds to a token's word row, [sequence, hidden]."""
+        g = self.g
+        positions = g.constant("positions", self.encoder.positions)
+        length = g.node("Slice", self.shape, g.ints(1), g.ints(2), out="length")
+        return g.node("Slice", positions, g.ints(0), length, g.ints(0), out="position_rows")
 
     def words(self) -> str:
         """The word table's rows, [batch, sequence, hidden]."""
@@ -118,19 +127,30 @@ class Bert:
         query = self.linear(rows, f"{index}.query")
         shape = g.ints(-1, 1, self.config.hidden) if first_only else self.by_text
         query = g.node("Reshape", query, shape, out=f"{index}.query_by_text")
-        mixed = self.mix(query, key, value, out=f"{index}.mixed")
+        query = self.placed(query, f"{index}.query_placed")
+        key = self.placed(key, f"{index}.key_placed")
+        bias = self.score_bias(first_only=first_only)
+        mixed = self.mix(query, key, value, bias, out=f"{index}.mixed")
         rows = g.node("Reshape", mixed, self.by_row, out=f"{index}.mixed_rows")
         return self.linear(rows, f"{index}.output")
 
-    def mix(self, query: str, key: str, value: str, *, out: str) -> str:
-        """softmax(q k' / sqrt(width)) v of every head over each text's own tokens."""
+    def placed(self, x: str, out: str) -> str:
+        """Queries or keys with their place in the text; here the embeddings already hold it."""
+        return x
+
+    def score_bias(self, *, first_only: bool) -> str:
+        """What is added to every score before the softmax, [1, heads, queries, keys]; "" here."""
+        return ""
+
+    def mix(self, query: str, key: str, value: str, bias: str, *, out: str) -> str:
+        """softmax(q k' / sqrt(width) + bias) v of every head over each text's own tokens."""
         heads = self.config.heads
         if self.compatible:
-            inputs = [query, key, value, "", self.lengths]
+            inputs = [query, key, value, "", self.lengths, *([bias] if bias else [])]
             return self.g.node(
                 "MultiHeadAttention", *inputs, out=out, domain=CONTRIB, num_heads=heads
             )
-        inputs = [query, key, value, "", "", "", self.lengths]
+        inputs = [query, key, value, bias, "", "", self.lengths]
         return self.g.node("Attention", *inputs, out=out, q_num_heads=heads, kv_num_heads=heads)
 
     def feed_forward(self, x: str, index: int) -> str:
@@ -145,6 +165,10 @@ class Bert:
         if kind == "cls":  # the last layer already gave the first token's states only
             return g.node("Identity", x, out=OUTPUT)
         states = g.node("Reshape", x, self.by_text, out="states")
+        if kind == "last_token":  # padding is on the right
+            count = g.node("ReduceSum", MASK, g.ints(1), out="token_count", keepdims=1)
+            last = g.node("Sub", count, g.ints(1), out="last_place")
+            return g.node("GatherND", states, last, out=OUTPUT, batch_dims=1)
         kept = g.node("Cast", MASK, out="kept", to=1)
         row = g.node("Unsqueeze", kept, g.ints(1), out="kept_row")
         total = g.node("MatMul", row, states, out="state_sum")
@@ -201,9 +225,11 @@ class Bert:
         """Each row by its own peak, which maps to the top code.
 
         Of GELU's output: what it has below zero is small (above -0.17), and `zero` leaves room.
+        A `zero` in the middle is for values of either sign.
         """
         g, top = self.g, 255 - zero
-        peak = g.node("ReduceMax", x, g.ints(1), out=f"{x}.peak", keepdims=1)
+        reach = x if zero < top else g.node("Abs", x, out=f"{x}.magnitude")
+        peak = g.node("ReduceMax", reach, g.ints(1), out=f"{x}.peak", keepdims=1)
         peak = g.node("Max", peak, g.constant("least_peak", 1e-7), out=f"{x}.safe_peak")
         steps = g.node("Mul", peak, g.constant(f"step_{top}", 1 / top), out=f"{x}.steps")
         # One scale per row is QuantizeLinear's per-axis form: no pass to divide by it.
@@ -250,24 +276,32 @@ def build_graph(
     config: BertConfig,
     pooling: str,
     *,
+    blocks: type[Bert] = Bert,
     recipe: Recipe | None = None,
     compatible: bool = False,
+    tokens: bool = False,
     inputs: dict[str, str] | None = None,
 ) -> ModelProto:
-    """The whole encoder; float32 without a `recipe`.
+    """The whole encoder, of its family's `blocks`; float32 without a `recipe`.
 
-    With `inputs`, it is the graph to calibrate on: every token's state is computed in every
-    layer, the quantizable inputs are outputs too, and their names are put into `inputs`.
+    With `tokens`, it stops before the pooling and gives every token's state, of which those of
+    the padding mean nothing. With `inputs`, it is the graph to calibrate on: every token's state
+    is computed in every layer, the quantizable inputs are outputs too, and their names are put
+    into `inputs`.
     """
-    bert = Bert(encoder, config, recipe or Recipe(), compatible=compatible)
+    bert = blocks(encoder, config, recipe or Recipe(), compatible=compatible)
     bert.prepare()
     x = bert.embeddings()
+    # CLS pooling reads one row of the last layer, so only that row is computed. Exact.
+    prune = pooling == "cls" and inputs is None and not tokens
     for index in range(config.layers):
-        # CLS pooling reads one row of the last layer, so only that row is computed. Exact.
-        last = index == config.layers - 1
-        x = bert.layer(x, index, first_only=last and pooling == "cls" and inputs is None)
-    outputs: dict[str, int | None] = {OUTPUT: config.hidden}
-    bert.pooling(x.read, "mean" if inputs is not None else pooling)
+        x = bert.layer(x, index, first_only=prune and index == config.layers - 1)
+    outputs: dict[str, Shape | None] = {OUTPUT: ["batch", config.hidden]}
+    if tokens:
+        bert.g.node("Reshape", x.read, bert.by_text, out=STATES)
+        outputs = {STATES: ["batch", "sequence", config.hidden]}
+    else:
+        bert.pooling(x.read, "mean" if inputs is not None else pooling)
     if inputs is not None:
         inputs.update(bert.inputs)
         outputs |= dict.fromkeys(bert.inputs.values())

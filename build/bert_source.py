@@ -1,4 +1,4 @@
-"""Read a BERT encoder's source files (Hugging Face's layout) and refuse what we cannot export.
+"""Read an encoder's source files (Hugging Face's layout) and refuse what we cannot export.
 
 It must never guess: a configuration that the graph does not reproduce exactly is an error
 here, not a slightly different vector later.
@@ -27,11 +27,18 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 WAY_OUT = "Fetch the source files again, or choose another model."
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_PREFIXES = ("bert.", "roberta.", "mpnet.")  # of checkpoints that were saved with a task's head
 
 
 @dataclass(frozen=True, slots=True)
 class BertConfig:
-    """The numbers of a BERT encoder, from `config.json`."""
+    """The numbers of an encoder, from `config.json`.
+
+    `positions` counts the rows of the position table, or the places that rotations are made
+    for; `types` is 0 where there are no token types. `padding_id` is set where positions are
+    counted as RoBERTa does (see `roberta.py`), and `rotary_base` where queries and keys are
+    rotated (see `nomic.py`).
+    """
 
     layers: int
     hidden: int
@@ -41,6 +48,13 @@ class BertConfig:
     positions: int
     types: int
     epsilon: float
+    padding_id: int | None = None
+    rotary_base: float = 0.0
+
+    @property
+    def places(self) -> int:
+        """How many tokens a text may have. RoBERTa's table has rows before the first place."""
+        return self.positions if self.padding_id is None else self.positions - self.padding_id - 1
 
 
 class Weights:
@@ -69,31 +83,38 @@ class Weights:
 
 
 def read_config(path: Path, spec: ModelSpec) -> BertConfig:
-    """The encoder's numbers, checked against the spec.
+    """A BERT encoder's numbers, checked against the spec.
 
     Raises ModelFileError for another architecture, activation or kind of position, and for a
     spec that the encoder cannot satisfy.
     """
-    table = _read_table(path)
-    _only(table, "model_type", "bert", default="bert")
-    _only(table, "hidden_act", "gelu", default="gelu")
-    _only(table, "position_embedding_type", "absolute", default="absolute")
-    _only(table, "is_decoder", False, default=False)
-    config = BertConfig(
+    table = read_table(path)
+    only(table, "model_type", "bert", default="bert")
+    config = encoder_numbers(table, types=table.whole("type_vocab_size", low=1))
+    check_spec(config, spec, path)
+    return config
+
+
+def encoder_numbers(table: Table, *, types: int, padding_id: int | None = None) -> BertConfig:
+    """What the families share whose feed-forward has a GELU and whose positions are a table."""
+    only(table, "hidden_act", "gelu", default="gelu")
+    only(table, "position_embedding_type", "absolute", default="absolute")
+    only(table, "is_decoder", False, default=False)
+    return BertConfig(
         layers=table.whole("num_hidden_layers", low=1),
         hidden=table.whole("hidden_size", low=1),
         heads=table.whole("num_attention_heads", low=1),
         intermediate=table.whole("intermediate_size", low=1),
         vocab_size=table.whole("vocab_size", low=1),
         positions=table.whole("max_position_embeddings", low=1),
-        types=table.whole("type_vocab_size", low=1),
+        types=types,
         epsilon=table.number("layer_norm_eps"),
+        padding_id=padding_id,
     )
-    _check_spec(config, spec, path)
-    return config
 
 
-def _only(table: Table, key: str, supported: object, *, default: object) -> None:
+def only(table: Table, key: str, supported: object, *, default: object) -> None:
+    """Raise ModelFileError unless `key`, or its `default` where it is absent, is `supported`."""
     found = table.data.get(key, default)
     if found != supported:
         raise ModelFileError(
@@ -101,14 +122,14 @@ def _only(table: Table, key: str, supported: object, *, default: object) -> None
         )
 
 
-def _check_spec(config: BertConfig, spec: ModelSpec, path: Path) -> None:
+def check_spec(config: BertConfig, spec: ModelSpec, path: Path) -> None:
+    """Raise ModelFileError for a spec that the encoder cannot satisfy."""
     problems = {
-        f"family is {spec.family!r}, only 'bert' can be exported": spec.family != "bert",
-        f"pooling is {spec.pooling!r}, only cls and mean can be exported": (
-            spec.pooling not in {"cls", "mean"}
+        f"pooling is {spec.pooling!r}, only cls, mean and last_token can be exported": (
+            spec.pooling not in {"cls", "mean", "last_token"}
         ),
-        f"max_tokens is {spec.max_tokens}, over the {config.positions} positions of {path}": (
-            spec.max_tokens > config.positions
+        f"max_tokens is {spec.max_tokens}, over the {config.places} positions of {path}": (
+            spec.max_tokens > config.places
         ),
         f"dimensions is {spec.dimensions}, but `hidden_size` in {path} is {config.hidden}": (
             spec.dimensions != config.hidden
@@ -122,7 +143,7 @@ def _check_spec(config: BertConfig, spec: ModelSpec, path: Path) -> None:
 
 
 def read_weights(path: Path) -> Weights:
-    """All float tensors as float32, by their names without a leading `bert.`.
+    """All float tensors as float32, by their names without a leading `bert.` or its like.
 
     F16 and BF16 widen exactly. Raises ModelFileError for a missing or damaged file, and for a
     value that is not finite.
@@ -136,7 +157,8 @@ def read_weights(path: Path) -> Weights:
         with safe_open(path, framework="np") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if file.get_slice(name).get_dtype() in _FLOATS:
-                    short = name.removeprefix("bert.")
+                    prefix = next((p for p in _PREFIXES if name.startswith(p)), "")
+                    short = name.removeprefix(prefix)
                     tensors[short] = np.ascontiguousarray(file.get_tensor(name), dtype=np.float32)
     except FileNotFoundError:
         raise ModelFileError(f"{path} is missing. {WAY_OUT}") from None
@@ -157,10 +179,9 @@ def read_tokenizer(path: Path, config: BertConfig) -> dict[str, Any]:
     server sets both from the spec. Raises ModelFileError if a token has no row in the
     embedding table.
     """
-    table = _read_table(path)
-    model = table.table("model")
-    vocab = model.table("vocab")
-    largest = max((vocab.whole(token, low=0) for token in vocab.data), default=-1)
+    table = read_table(path)
+    ids = [token.whole("id", low=0) for token in table.tables("added_tokens")]
+    largest = max([*ids, _largest_id(table.table("model"))])
     if not 0 <= largest < config.vocab_size:
         raise ModelFileError(
             f"{path}: the largest token id is {largest}, but {CONFIG} has a `vocab_size` of "
@@ -169,7 +190,17 @@ def read_tokenizer(path: Path, config: BertConfig) -> dict[str, Any]:
     return {**table.data, "truncation": None, "padding": None}
 
 
-def _read_table(path: Path) -> Table:
+def _largest_id(model: Table) -> int:
+    """The largest id of a tokenizer's `model`; -1 where it has no tokens."""
+    vocab = model.data.get("vocab")
+    if isinstance(vocab, list):  # Unigram: pairs of a token and its score, in the order of ids
+        return len(vocab) - 1
+    ids = model.table("vocab")  # WordPiece, BPE and WordLevel: id by token
+    return max((ids.whole(token, low=0) for token in ids.data), default=-1)
+
+
+def read_table(path: Path) -> Table:
+    """A JSON file that holds one table. Raises ModelFileError."""
     try:
         return Table(json.loads(path.read_text(encoding="utf-8")), str(path), way_out=WAY_OUT)
     except FileNotFoundError:

@@ -5,19 +5,22 @@ It must never let the two kinds of text meet: what is judged on was not calibrat
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bert_graph import MASK, build_graph
+from bert_graph import MASK, Bert, build_graph
 from calibration_texts import calibration_texts
 from cortex_embed.config import prepare_runtime_environment
+from graph_builder import WeightsFile, move_weights
 from quality_texts import quality_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from bert_source import BertConfig
     from bert_weights import Encoder
@@ -32,7 +35,12 @@ _BATCH = 8
 
 
 def observe(
-    tokenizer: Path, encoder: Encoder, config: BertConfig, *, max_tokens: int
+    tokenizer: Path,
+    encoder: Encoder,
+    config: BertConfig,
+    *,
+    max_tokens: int,
+    blocks: type[Bert] = Bert,
 ) -> Mapping[str, Floats]:
     """What every quantizable input holds for the calibration texts.
 
@@ -40,18 +48,13 @@ def observe(
     """
     prepare_runtime_environment()
     import numpy as np
-    import onnxruntime as ort
 
     from cortex_embed.providers.engine import newest_opset, padded
 
     names: dict[str, str] = {}
     compatible = newest_opset() < 24
-    model = build_graph(encoder, config, "mean", compatible=compatible, inputs=names)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    model = build_graph(encoder, config, "mean", blocks=blocks, compatible=compatible, inputs=names)
+    session = _session(model)
     rows: dict[str, list[Floats]] = {place: [] for place in names}
     for batch in _batches(_encode(tokenizer, calibration_texts(), max_tokens)):
         feed = padded(batch)
@@ -59,6 +62,22 @@ def observe(
         for place, values in zip(names, session.run(list(names.values()), feed), strict=True):
             rows[place].append(values[kept])
     return {place: np.concatenate(values) for place, values in rows.items()}
+
+
+def _session(model: ModelProto) -> Any:
+    """`model` in the runtime. By way of files, since no protobuf message exceeds 2 GB."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    data = WeightsFile("observed.data")
+    move_weights(model, data)
+    # Windows lets no mapped file be removed, so what is left is left to its temp directory.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        path = Path(name) / "observed.onnx"
+        data.write(path.parent)
+        path.write_bytes(model.SerializeToString())
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def judge(directory: Path, spec: ModelSpec, *, newest: Mapping[str, str]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Turn a model's source files into an artifact directory: weights in, ONNX graphs out.
 
-The graphs are built node by node (`bert_graph.py`), so that neither torch nor transformers is
-needed and every operator is chosen on purpose: float32 and int8, each for current runtimes
-and for onnxruntime 1.23 (macOS on Intel). It must never fetch anything, and never leave an
-artifact directory that did not pass its own check.
+The graphs are built node by node (`families.py`, `bert_graph.py`), so that neither torch nor
+transformers is needed and every operator is chosen on purpose: float32 and int8, each for
+current runtimes and for onnxruntime 1.23 (macOS on Intel). It must never fetch anything, and
+never leave an artifact directory that did not pass its own check.
 
     python build/export_onnx.py SOURCE_DIR --model ID --out DIR [--if-changed]
 """
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_graph import COMPATIBLE_OPSET, OPSET, build_graph
-from bert_source import CONFIG, TOKENIZER, WEIGHTS, read_config, read_tokenizer, read_weights
-from bert_weights import encoder
+from bert_source import CONFIG, TOKENIZER, WEIGHTS, read_tokenizer, read_weights
 from calibration import judge, observe
 from cortex_embed import __version__
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.catalogue import catalogue, find
+from families import family_of
 from graph_builder import WeightsFile, move_weights
 from quantize import quantize
 from staging import exit_on_sigterm, replace_directory, staging
@@ -55,10 +55,11 @@ def export(
     sources give the same bytes. Raises ModelFileError for sources that are missing, damaged or
     of an unsupported kind, OutputError if `out` cannot be written.
     """
-    config = read_config(source / CONFIG, spec)
+    family = family_of(spec)
+    config = family.read_config(source / CONFIG, spec)
     tokenizer = read_tokenizer(source / TOKENIZER, config)
     weights = read_weights(source / WEIGHTS)
-    bert = encoder(weights, config)
+    bert = family.arrange(weights, config)
     with staging(out) as part:
         _write_json(part / artifacts.TOKENIZER, tokenizer, indent=None)
         manifest = _manifest(source, spec, config, weights.parameters)
@@ -66,7 +67,9 @@ def export(
         manifest["gates"] = {}
         if "int8" in precisions:
             limit = min(spec.max_tokens, 256)
-            seen = observe(part / artifacts.TOKENIZER, bert, config, max_tokens=limit)
+            seen = observe(
+                part / artifacts.TOKENIZER, bert, config, max_tokens=limit, blocks=family.blocks
+            )
             manifest["graphs"] += write_graphs(part, bert, config, spec, quantize(bert, seen))
             newest = _newest(manifest["graphs"])
             manifest["gates"]["int8"] = judge(part, spec, newest=newest)
@@ -80,31 +83,45 @@ def export(
 def write_graphs(
     part: Path, bert: Encoder, config: BertConfig, spec: ModelSpec, recipe: Recipe | None = None
 ) -> list[dict[str, Any]]:
-    """Write both graphs of a precision and the weights that they share; their manifest rows."""
+    """Write the graphs of a precision and the weights that they share; their manifest rows.
+
+    For each runtime there are two: one that pools, one of token states. In this order, which
+    leaves the weights file as it was before there were graphs of token states.
+    """
     precision = "fp32" if recipe is None else "int8"
     stem = _STEMS[precision]
     data = WeightsFile(f"{stem}.onnx.data")
     rows = []
-    for compatible, name in ((False, f"{stem}.onnx"), (True, f"{stem}.compatible.onnx")):
-        model = build_graph(bert, config, spec.pooling, recipe=recipe, compatible=compatible)
+    for tokens, compatible in ((False, False), (False, True), (True, False), (True, True)):
+        name = f"{stem}{'.tokens' * tokens}{'.compatible' * compatible}.onnx"
+        model = build_graph(
+            bert,
+            config,
+            spec.pooling,
+            blocks=family_of(spec).blocks,
+            recipe=recipe,
+            compatible=compatible,
+            tokens=tokens,
+        )
         move_weights(model, data)
         (part / name).write_bytes(model.SerializeToString(deterministic=True))
         opset = COMPATIBLE_OPSET if compatible else OPSET
-        rows.append({"file": name, "data": data.name, "precision": precision, "opset": opset})
+        row = {"file": name, "data": data.name, "precision": precision, "opset": opset}
+        rows.append(row | ({"output": "tokens"} if tokens else {}))
     data.write(part)
     return rows
 
 
 def _newest(graphs: list[dict[str, Any]]) -> dict[str, str]:
-    """The graph file of each precision that this machine's runtime reads."""
+    """The pooling graph's file of each precision that this machine's runtime reads."""
     from cortex_embed.providers.engine import newest_opset
 
-    readable = [g for g in graphs if g["opset"] <= newest_opset()]
+    readable = [g for g in graphs if g["opset"] <= newest_opset() and "output" not in g]
     return {g["precision"]: g["file"] for g in sorted(readable, key=lambda g: g["opset"])}
 
 
 def check(artifact: Artifact) -> None:
-    """Load every graph that this runtime reads and embed one text. Raises ModelFileError."""
+    """Load every graph that this runtime reads and run one text. Raises ModelFileError."""
     prepare_runtime_environment()
     import numpy as np
     import onnx
@@ -133,7 +150,8 @@ def builder_hash() -> str:
     """SHA-256 over everything that decides what an export looks like, but the sources."""
     digest = hashlib.sha256(__version__.encode())
     names = ["bert_graph", "bert_source", "bert_weights", "calibration", "calibration_texts"]
-    names += ["export_onnx", "graph_builder", "quantize", "recipe"]
+    names += ["export_onnx", "families", "graph_builder", "mpnet", "nomic", "quantize", "recipe"]
+    names += ["roberta"]
     for name in names:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()

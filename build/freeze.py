@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from cortex_embed.models.artifact import load_artifact
 from cortex_embed.models.store import EMBEDDED_DIR
+from cortex_embed.providers import cl100k
 from cortex_embed.providers.engine import newest_opset
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.slim and args.model:
         parser.error("--slim carries no model: leave --model out.")
     refuse_static_python()
+    if not cl100k.FILE.is_file():
+        raise SystemExit(f"{cl100k.FILE} is missing. Run build/fetch_vocabulary.py first.")
     work = args.out / ".work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from onnx import ModelProto, NodeProto, TensorProto
 
+Shape = list[str | int]
+"""Of an output: names for what varies. None where it is not said."""
 CONTRIB = "com.microsoft"
 IR_VERSION = 10  # onnxruntime 1.23.2 reads up to 11
 _ALIGNMENT = 4096  # a page: mapped tensors then start where SIMD likes them
@@ -94,9 +96,9 @@ class GraphBuilder:
         return out
 
     def model(
-        self, inputs: Sequence[str], outputs: dict[str, int | None], *, opset: int
+        self, inputs: Sequence[str], outputs: dict[str, Shape | None], *, opset: int
     ) -> ModelProto:
-        """The finished model: int64 inputs [batch, sequence], float32 outputs [rows, width]."""
+        """The finished model: int64 inputs [batch, sequence], float32 outputs of these shapes."""
         from onnx import TensorProto, helper
 
         graph = helper.make_graph(
@@ -107,10 +109,8 @@ class GraphBuilder:
                 for name in inputs
             ],
             [
-                helper.make_tensor_value_info(
-                    name, TensorProto.FLOAT, None if width is None else ["batch", width]
-                )
-                for name, width in outputs.items()
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in outputs.items()
             ],
             list(self.initializers.values()),
         )

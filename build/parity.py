@@ -1,9 +1,9 @@
-"""Prove that our vectors are the authors': compare with transformers' BertModel.
+"""Prove that our vectors are the authors': compare with transformers' models.
 
 The reference is float32, eager attention, one text at a time, then sentence-transformers'
-pooling and L2 normalization. Compared are the exported graph (texts alone, and in padded
-batches of mixed lengths) and what a server answers: one started here for each model
-(--serve), or one that is running (--url). Needs torch and
+pooling and L2 normalization. Compared are the exported graphs (texts alone, and in padded
+batches of mixed lengths; and the one for older runtimes) and what a server answers: one
+started here for each model (--serve), or one that is running (--url). Needs torch and
 transformers (requirements/parity.in); nothing else in this repository may.
 
     python build/parity.py --work DIR [--only ID] [--serve | --url URL] [--write-golden]
@@ -17,11 +17,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from bert_graph import COMPATIBLE_OPSET
 from bert_source import TOKENIZER
 from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, SelfTestError, UsageError
@@ -29,8 +31,9 @@ from cortex_embed.models.catalogue import find
 from cortex_embed.vectors import l2_normalize, to_base64
 from export_onnx import export
 from fetch_model import fetch
+from make_families import GEOMETRIES, TINY, make_family, make_family_geometry
 from make_tiny import geometry_spec, make_geometry, make_tiny, tiny_spec
-from parity_texts import golden_texts, texts_up_to
+from parity_texts import SPECIAL, golden_texts, texts_up_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,11 +100,18 @@ def subjects(work: Path, only: str | None) -> list[Subject]:
         fetch(entry, minilm)
         return minilm
 
+    def family(model_id: str, out: Path) -> Path:
+        if model_id in TINY:
+            return make_family(out, model_id)
+        fetch(entry, minilm)
+        return make_family_geometry(out, model_id, minilm / TOKENIZER)
+
     makers: list[tuple[ModelSpec, Callable[[Path], Path]]] = [
         (tiny_spec("cls"), lambda out: make_tiny(out, "cls")),
         (tiny_spec("mean"), lambda out: make_tiny(out, "mean")),
         (geometry_spec(), geometry),
         (entry.spec, real),
+        *((spec, partial(family, i)) for i, spec in [*TINY.items(), *GEOMETRIES.items()]),
     ]
     chosen = [(spec, make) for spec, make in makers if only is None or spec.answers_to(only)]
     if not chosen:
@@ -120,7 +130,7 @@ def reference(subject: Subject) -> Embed:
     """Vectors as transformers and sentence-transformers' pooling give them, one text at a time."""
     import numpy as np
     import torch
-    from transformers import BertModel, PreTrainedTokenizerFast
+    from transformers import AutoModel, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it reports the pooler, which no embedding uses
@@ -128,12 +138,16 @@ def reference(subject: Subject) -> Embed:
     spec = subject.spec
     # From the source, not from our artifact: our edit of the tokenizer is under test too.
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(subject.source / TOKENIZER))
-    model = BertModel.from_pretrained(
+    model, loading = AutoModel.from_pretrained(
         subject.source,
         add_pooling_layer=False,
         attn_implementation="eager",
         dtype=torch.float32,
-    ).eval()
+        output_loading_info=True,
+    )
+    if loading["missing_keys"]:  # transformers would invent them
+        raise SelfTestError(f"The reference lacks {sorted(loading['missing_keys'])}.")
+    model.eval()
 
     def one(text: str) -> Vectors:
         batch = tokenizer(
@@ -148,6 +162,8 @@ def reference(subject: Subject) -> Embed:
             states = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             if spec.pooling == "cls":
                 pooled = states[:, 0]
+            elif spec.pooling == "last_token":
+                pooled = states[:, -1]  # no padding: one text at a time
             else:
                 wide = mask.unsqueeze(-1).to(states.dtype)
                 pooled = (states * wide).sum(1) / wide.sum(1).clamp(min=1e-9)
@@ -157,8 +173,11 @@ def reference(subject: Subject) -> Embed:
     return lambda texts: np.stack([one(text) for text in texts])
 
 
-def exported(subject: Subject, counts: dict[str, int]) -> Embed:
-    """Vectors of the graph for one padded batch, normalized. `counts` learns tokens by text."""
+def exported(subject: Subject, counts: dict[str, int], opset: int | None = None) -> Embed:
+    """Vectors of the graph for one padded batch, normalized. `counts` learns tokens by text.
+
+    `opset` asks for a graph no newer than that, instead of the one this runtime takes.
+    """
     prepare_runtime_environment()
     import numpy as np
     import onnxruntime as ort
@@ -169,7 +188,7 @@ def exported(subject: Subject, counts: dict[str, int]) -> Embed:
     tokenizer = Tokenizer.from_file(str(subject.artifact.tokenizer))
     tokenizer.enable_truncation(subject.spec.max_tokens)
     tokenizer.enable_padding()
-    graph = subject.artifact.graph_for("fp32", newest_opset())
+    graph = subject.artifact.graph_for("fp32", opset or newest_opset())
     session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
 
     def embed(texts: Sequence[str]) -> Vectors:
@@ -265,6 +284,7 @@ def examine(subject: Subject, url: str | None) -> list[Verdict]:
     runs: list[tuple[str, Embed, int]] = [("graph, alone", graph, 1)]
     if url is None:
         runs.append((f"graph, {BATCH} mixed", graph, BATCH))
+        runs.append(("older, alone", exported(subject, counts, COMPATIBLE_OPSET), 1))
     else:
         server = served(url)
         runs = [("served, alone", server, 1), ("served, all", server, len(texts))]
@@ -284,6 +304,8 @@ def write_golden(subject: Subject) -> Path:
 
     spec = subject.spec
     texts = golden_texts(spec.max_tokens)
+    if spec.family != "bert":
+        texts.insert(-1, SPECIAL)
     vectors = reference(subject)(texts)
     content = {
         "schema": 1,
@@ -310,10 +332,10 @@ def write_golden(subject: Subject) -> Path:
 
 def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table."""
-    print(f"{'model':18} {'what':16} {'texts':>5} {'tokens':>7} {'max abs':>9} {'cosine':>10}")
+    print(f"{'model':20} {'what':16} {'texts':>5} {'tokens':>7} {'max abs':>9} {'cosine':>10}")
     for v in verdicts:
         print(
-            f"{v.what:18} {v.how:16} {v.texts:5} {v.tokens:>7} {v.difference:9.2e} "
+            f"{v.what:20} {v.how:16} {v.texts:5} {v.tokens:>7} {v.difference:9.2e} "
             f"{v.cosine:10.8f}  {'ok' if v.passed else 'FAILED'}",
             flush=True,
         )

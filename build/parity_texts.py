@@ -28,6 +28,9 @@ PLAIN = (
     "Äpfel, naïve café; 東京は日本の首都です。 Привет, мир! مرحبا 🙂 e\u0301",
 )
 
+SPECIAL = "<s> special <pad> tokens <pad> <unk> of other <mask> vocabularies </s> as text"
+"""RoBERTa counts no place for a padding token, wherever it stands."""
+
 AWKWARD = (
     "   leading, trailing and \t\n inner   white space   ",
     "ALL CAPITALS AND MiXeD cAsE",
@@ -38,6 +41,7 @@ AWKWARD = (
     "\u200b\u200dzero\u200bwidth\ufeff",
     "👩‍👩‍👧‍👦🏳️‍🌈",
     "[CLS] [SEP] [MASK] [UNK] special tokens as text",
+    SPECIAL,
     "supercalifragilisticexpialidocious" * 4,
     "!?!?...;;;",
 )

@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bert_weights import LINEARS
 from recipe import INPUT_OF, INPUTS, QuantizedLinear, QuantizedTable, Recipe, Smoothing
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ _TOP = 127
 _LIMIT = 127
 _PAIR_LIMIT = 128
 _ROW_ZERO = 32  # of 255: GELU's output goes down to -0.17 only
+_GELU_LEAST = -0.1701
 _MIDDLE = 128
 
 
@@ -63,7 +63,7 @@ def quantize(encoder: Encoder, observed: Mapping[str, Floats]) -> Recipe:
     recipe = Recipe(words=_table(encoder.words))
     for index, layer in enumerate(encoder.layers):
         for place in _SMOOTHED:
-            matrices = [layer.linears[p].weight for p in LINEARS if INPUT_OF[p] == place]
+            matrices = [x.weight for p, x in layer.linears.items() if INPUT_OF[p] == place]
             name = f"{index}.{place}"
             recipe.smoothing[name] = _smoothing(observed[name], matrices)
     for index, layer in enumerate(encoder.layers):
@@ -78,8 +78,7 @@ def _quantize_place(recipe: Recipe, index: int, layer: Layer, place: str, exact:
 
     smoothing = recipe.smoothing.get(f"{index}.{place}")
     smoothed = exact if smoothing is None else (exact - smoothing.shift) / smoothing.scale
-    parts = [p for p in LINEARS if INPUT_OF[p] == place]
-    linears = {p: layer.linears[p] for p in parts}
+    linears = {p: linear for p, linear in layer.linears.items() if INPUT_OF[p] == place}
     stretch = np.float32(1) if smoothing is None else smoothing.scale[:, np.newaxis]
     weights = {p: linear.weight * stretch for p, linear in linears.items()}
     importance = sum((w * w).sum(1) for w in weights.values())
@@ -113,8 +112,10 @@ def _seen(place: str, exact: Floats, smoothed: Floats, importance: Floats) -> _I
     import numpy as np
 
     if place in _BY_ROW:
-        zero, scale = _ROW_ZERO, 0.0
-        step: Any = np.maximum(smoothed.max(1, keepdims=True), 1e-7) / (255 - zero)
+        # A gated layer's products go as far down as up, and take the middle.
+        zero, scale = _ROW_ZERO if smoothed.min() >= _GELU_LEAST else _MIDDLE, 0.0
+        reach = smoothed if zero == _ROW_ZERO else np.abs(smoothed)
+        step: Any = np.maximum(reach.max(1, keepdims=True), 1e-7) / (255 - zero)
     else:
         zero, scale = _MIDDLE, _scale(smoothed, importance)
         step = np.float32(scale)

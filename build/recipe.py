@@ -24,6 +24,7 @@ INPUT_OF = {
     "value": "attention",
     "output": "output",
     "up": "up",
+    "gate": "up",
     "down": "down",
 }
 

@@ -102,13 +102,18 @@ class Smoke:
                     stream.close()
 
 
-def post(ready: dict[str, Any], token: str | None) -> tuple[int, Any]:
+def post(
+    ready: dict[str, Any],
+    token: str | None,
+    path: str = "/embed",
+    body: object = {"texts": TEXTS},
+) -> tuple[int, Any]:
     where = urlsplit(ready["url"])
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=_PATIENCE)
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    connection.request("POST", "/embed", json.dumps({"texts": TEXTS}), headers)
+    connection.request("POST", path, json.dumps(body), headers)
     response = connection.getresponse()
     answer = json.loads(response.read())
     connection.close()
@@ -147,6 +152,19 @@ def served_vectors(smoke: Smoke) -> list[list[float]]:
         raise SmokeError(f"the sidecar answered {status}: {answer}")
     vectors: list[list[float]] = answer["embeddings"]
     return vectors
+
+
+def token_ids(smoke: Smoke) -> str:
+    """OpenAI's vocabulary is in the bundle: its ids of a text give the text's vector."""
+    with smoke.sidecar() as (_, ready):
+        body = {"model": ready["model"], "input": [[15339, 1917]]}
+        status, by_ids = post(ready, ready["token"], "/v1/embeddings", body)
+        _, by_text = post(ready, ready["token"], "/embed", {"texts": ["hello world"]})
+    if status != 200:
+        raise SmokeError(f"token ids of OpenAI's vocabulary were answered {status}: {by_ids}")
+    if by_ids["data"][0]["embedding"] != by_text["embeddings"][0]:
+        raise SmokeError("token ids of OpenAI's vocabulary gave another vector than their text")
+    return 'OpenAI\'s [15339, 1917] is "hello world"'
 
 
 def sidecar(smoke: Smoke) -> str:
@@ -252,8 +270,8 @@ def floor(smoke: Smoke) -> str:
 
 
 CHECKS: tuple[Callable[[Smoke], str], ...] = (
-    version, selftest, embed, sidecar, sigterm, host_death, outer_death, litter, size, floor,
-    starts,
+    version, selftest, embed, token_ids, sidecar, sigterm, host_death, outer_death, litter, size,
+    floor, starts,
 )  # fmt: skip
 
 

@@ -232,13 +232,13 @@ def processor() -> str:
     return f"{found or platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
-def publish(block: str) -> None:
-    """Put `block` between README.md's markers. Raises ValueError where they are missing."""
+def publish(block: str, name: str = "start") -> None:
+    """Put `block` between README.md's markers `name`. Raises ValueError where they are missing."""
     readme = Path(__file__).resolve().parent.parent / "README.md"
-    before, opening, rest = readme.read_text(encoding="utf-8").partition("<!-- start -->\n")
-    _, closing, after = rest.partition("<!-- /start -->")
+    before, opening, rest = readme.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, closing, after = rest.partition(f"<!-- /{name} -->")
     if not opening or not closing:
-        raise ValueError("README.md has no block marked 'start'")
+        raise ValueError(f"README.md has no block marked {name!r}")
     readme.write_text(before + opening + block + "\n" + closing + after, encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_build_is_no_package() -> None:
 
 def test_locks_carry_hashes_and_no_hosts() -> None:
     locks = sorted((ROOT / "requirements").glob("*.lock"))
-    assert len(locks) == 4
+    assert len(locks) == 7
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
         assert "http://" not in text
@@ -82,6 +83,13 @@ def test_locks_carry_hashes_and_no_hosts() -> None:
         assert "--index" not in text
         pins = [line for line in text.splitlines() if "==" in line and not line.startswith(" ")]
         assert text.count("--hash=sha256:") >= len(pins) > 10
+
+
+def test_the_javascript_lock_carries_hashes_and_no_hosts() -> None:
+    text = (ROOT / "tests" / "clients" / "js" / "package-lock.json").read_text(encoding="utf-8")
+    assert "://" not in text
+    packages = [at for at in json.loads(text)["packages"] if at]
+    assert text.count('"integrity": "sha512-') == len(packages) > 10
 
 
 def test_locks_hold_onnxruntime_for_every_target() -> None:

@@ -184,3 +184,30 @@ def test_several_models_by_flag_variable_and_file(
     file.write_text('model = "a"\n')
     monkeypatch.delenv("CORTEX_EMBED_MODEL")
     assert config.load({}, file).model == ("a",)
+
+
+def test_keys_come_from_the_environment_and_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("of-the-file\n")
+    assert config.keys(config.Settings()) == ()
+    assert config.keys(config.Settings(api_key_file=file)) == ("of-the-file",)
+    monkeypatch.setenv("CORTEX_EMBED_API_KEYS", "one, two")
+    assert config.keys(config.Settings()) == ("one", "two")
+    assert config.keys(config.Settings(api_key_file=file)) == ("one", "two", "of-the-file")
+    monkeypatch.setenv("CORTEX_EMBED_API_KEYS", "")
+    with pytest.raises(UsageError, match="CORTEX_EMBED_API_KEYS holds no key"):
+        config.keys(config.Settings())
+
+
+def test_no_flag_takes_a_key() -> None:
+    """Flags show in `ps`."""
+    assert not [row.name for row in config.rows() if row.name in {"api_key", "api_keys", "token"}]
+
+
+def test_origins_are_judged_where_they_are_set() -> None:
+    settings = config.load({"cors_origins": "https://a.b, http://localhost:3000"})
+    assert settings.cors_origins == ("https://a.b", "http://localhost:3000")
+    with pytest.raises(UsageError, match=r"--cors-origins: 'https://a\.b/x' must be \* or origins"):
+        config.load({"cors_origins": "https://a.b/x"})

@@ -47,3 +47,38 @@ def test_names(raw: str | list[str], value: tuple[str, ...]) -> None:
 def test_a_name_is_never_empty(raw: str | list[str]) -> None:
     with pytest.raises(ValueError, match="empty"):
         parsers.names(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("*", ("*",)),
+        ("https://App.Example", ("https://app.example",)),
+        ("http://localhost:3000, https://a.b", ("http://localhost:3000", "https://a.b")),
+        (
+            "https://a.b:443,http://a.b:80,http://a.b:443",
+            ("https://a.b", "http://a.b", "http://a.b:443"),
+        ),
+        ("http://[::1]:80", ("http://[::1]",)),
+        (
+            "tauri://localhost,chrome-extension://abc",
+            ("tauri://localhost", "chrome-extension://abc"),
+        ),
+        ("https://a.b,https://a.b", ("https://a.b",)),
+    ],
+)
+def test_origins(raw: str, value: tuple[str, ...]) -> None:
+    assert parsers.origins(raw) == value
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("", " ", ",", "https://a.b,", "null", "a.b", "https://", "https://a.b/", "https://a.b/x"),
+        *("https://a.b?x", "https://u@a.b", "https://*.a.b", "https://a.b:123456", "https://ä.b"),
+        *("https://a b", "//a.b", "https:a.b", "https://a.b https://c.d"),
+    ],
+)
+def test_what_is_no_origin(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"scheme, host and port, no path"):
+        parsers.origins(raw)

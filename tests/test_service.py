@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from cortex_embed.config import Settings
 from cortex_embed.domain import (
     EmbedRequest,
     InputType,
@@ -20,21 +18,19 @@ from cortex_embed.domain import (
     Truncate,
 )
 from cortex_embed.errors import (
+    TOO_LONG,
     EmbedError,
     EngineError,
     InvalidRequestError,
     ModelNotFoundError,
     NotReadyError,
     TextError,
-    UsageError,
+    TokensError,
 )
-from cortex_embed.service import EmbeddingService, Limits, build_service, locate_models
+from cortex_embed.service import EmbeddingService, Limits, ServedModel
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cortex_embed.domain import Text
-    from cortex_embed.models.artifact import Artifact
 
 SPEC = ModelSpec(
     id="tiny",
@@ -103,7 +99,8 @@ class FakeProvider:
         self.asked = {"input_type": input_type, "truncate": truncate}
         if self.fault:
             raise self.fault
-        return TokenStates(tuple(np.ones((len(t), 4), np.float32) for t in texts), tokens=1)
+        states = tuple(np.full((len(t), 4), self.value, np.float32) for t in texts)
+        return TokenStates(states, tokens=1)
 
 
 async def ready(**limits: int | str) -> tuple[EmbeddingService, FakeProvider]:
@@ -193,10 +190,11 @@ async def test_dimensions_out_of_range(asked: int) -> None:
 
 async def test_a_providers_fault_gets_the_callers_name_of_the_text() -> None:
     service, provider = await ready()
-    provider.fault = TextError(1, "the text has 9 tokens.")
+    provider.fault = TextError(1, "the text has 9 tokens.", code=TOO_LONG)
     with pytest.raises(InvalidRequestError, match=r"input\[1\]: the text has 9 tokens") as caught:
         await service.embed(EmbedRequest(texts=("a", "b"), param="input"))
     assert caught.value.param == "input[1]"
+    assert caught.value.code == TOO_LONG
 
 
 async def test_a_vector_that_is_not_finite_is_never_returned() -> None:
@@ -275,19 +273,44 @@ async def test_a_model_that_is_not_in_memory_is_loading() -> None:
     assert await service.close()
 
 
-def test_one_name_is_one_model(tiny_mean: Artifact, tiny_cls: Artifact, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_mean.directory, copy)
-    mean, cls = str(tiny_mean.directory), str(tiny_cls.directory)
-    assert [one.model.spec.id for one in locate_models(Settings(model=(mean, cls)))] == [
-        "tiny-mean",
-        "tiny-cls",
-    ]
-    with pytest.raises(UsageError, match="tiny-mean is named twice"):
-        locate_models(Settings(model=(mean, cls, str(copy))))
+async def test_states_that_are_not_finite_are_never_returned() -> None:
+    service, provider = await ready()
+    provider.value = float("nan")
+    with pytest.raises(EngineError, match="not finite"):
+        await service.token_states(EmbedRequest(("ab",)))
 
 
-def test_other_commands_mean_the_first(tiny_mean: Artifact, tiny_cls: Artifact) -> None:
-    names = (str(tiny_cls.directory), str(tiny_mean.directory))
-    service = build_service(Settings(model=names))
-    assert [model.spec.id for model in service.models()] == ["tiny-cls"]
+async def test_lists_of_tokens_are_bounded_over_all_texts() -> None:
+    service, _ = await ready()
+    request = EmbedRequest(("a" * 200_000, "b" * 50_000), param="inputs")
+    assert len(await service.tokenize(request, special=True)) == 2
+    request = EmbedRequest(("a" * 200_000, "b" * 50_001), param="inputs")
+    with pytest.raises(InvalidRequestError, match="inputs has 250001 characters in all; tokens"):
+        await service.tokenize(request, special=True)
+
+
+async def test_too_many_tokens_are_named_as_the_caller_does() -> None:
+    service, provider = await ready()
+    provider.fault = TokensError(600, 512)
+    with pytest.raises(
+        InvalidRequestError, match="input has 600 tokens; the limit is 512"
+    ) as caught:
+        await service.embed(EmbedRequest(texts=("a",), param="input", single=True))
+    assert (caught.value.param, caught.value.code) == ("input", "too_many_tokens")
+
+
+async def test_the_result_has_the_fingerprint_and_is_counted() -> None:
+    provider = FakeProvider()
+    models = [ServedModel(SPEC, 0, fingerprint="cx1:a")]
+    service = EmbeddingService([provider], models=models)
+    await service.load()
+    result = await service.embed(EmbedRequest(texts=("a", "b"), model="little"))
+    assert result.fingerprint == "cx1:a"
+    assert service.served("little") is models[0]
+    assert (service.metrics.embeds, service.metrics.texts, service.metrics.tokens) == (1, 2, 14)
+    provider.fault = EngineError("broken")
+    with pytest.raises(EngineError):
+        await service.embed(EmbedRequest(texts=("a",)))
+    with pytest.raises(InvalidRequestError):
+        await service.embed(EmbedRequest(texts=()))
+    assert (service.metrics.embeds, service.metrics.texts) == (2, 2)

@@ -95,3 +95,13 @@ def test_base64_of_any_type() -> None:
 
     row = np.array([1, -2, 3], dtype=np.int8)
     assert base64.b64decode(vectors.to_base64(row)) == b"\x01\xfe\x03"
+
+
+@given(matrices)
+def test_cosines_do_not_depend_on_what_else_is_compared(matrix: np.ndarray) -> None:
+    rows = vectors.l2_normalize(matrix)
+    together = vectors.cosines(rows[0], rows)
+    alone = np.concatenate([vectors.cosines(rows[0], row[np.newaxis]) for row in rows])
+    assert together.dtype == np.float32
+    assert together.tobytes() == alone.tobytes()
+    np.testing.assert_allclose(together, rows @ rows[0], atol=1e-5)

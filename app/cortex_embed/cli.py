@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cortex_embed import __version__
-from cortex_embed.config import SEVERAL_MODELS, Command, Settings, load, rows, takes
+from cortex_embed.config import SEVERAL_MODELS, Settings, load, rows, takes
 from cortex_embed.errors import EmbedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from cortex_embed.settings_rows import Command
 
 EXIT_CODES = """exit codes:
   0  done; for serve and rpc, stopped (by a signal, the host's end or --idle-exit) in good order

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import UsageError
 from cortex_embed.parsers import (
@@ -23,45 +23,20 @@ from cortex_embed.parsers import (
     duration,
     integer,
     names,
+    origins,
     path,
     size,
     size_or_none,
     text,
 )
+from cortex_embed.settings_rows import ENV_PREFIX, rows_of, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "ALL",
-    "CONFIG_ENV",
-    "ENV_PREFIX",
-    "LOOPBACK",
-    "Command",
-    "Row",
-    "Settings",
-    "duration",
-    "load",
-    "no_color",
-    "prepare_runtime_environment",
-    "rows",
-    "token",
-]
+    from cortex_embed.settings_rows import Command, Row
 
-ENV_PREFIX = "CORTEX_EMBED_"
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal[
-    "serve",
-    "rpc",
-    "embed",
-    "selftest",
-    "bench",
-    "models",
-    "ensure",
-    "stop",
-    "fingerprint",
-    "doctor",
-]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
 ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
 SEVERAL_MODELS: tuple[Command, ...] = ("serve", "ensure", "stop")
@@ -80,27 +55,11 @@ _NETWORK = (
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def _setting(
-    default: Any,
-    parse: Callable[[str], Any],
-    metavar: str,
-    help: str,  # noqa: A002 - argparse's own word
-    *,
-    on: tuple[Command, ...] = ("serve",),
-    shown: str | None = None,
-) -> Any:
-    """One row of the table: `shown` is how README and --help print the default."""
-    return field(
-        default=default,
-        metadata={"parse": parse, "metavar": metavar, "help": help, "on": on, "shown": shown},
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The table. Constructors elsewhere take plain values, never this object's source."""
 
-    model: tuple[str, ...] = _setting(
+    model: tuple[str, ...] = setting(
         (),
         names,
         "NAME",
@@ -110,7 +69,7 @@ class Settings:
         on=ALL,
         shown="the embedded model",
     )
-    model_dir: Path | None = _setting(
+    model_dir: Path | None = setting(
         None,
         path,
         "DIR",
@@ -118,11 +77,11 @@ class Settings:
         on=(*ALL, "models"),
         shown="the platform's data directory",
     )
-    host: str = _setting("127.0.0.1", text, "ADDRESS", "address to listen on")
-    port: int = _setting(
+    host: str = setting("127.0.0.1", text, "ADDRESS", "address to listen on")
+    port: int = setting(
         8121, integer(0, 65_535), "PORT", "port to listen on; 0 lets the system choose"
     )
-    precision: str | None = _setting(
+    precision: str | None = setting(
         None,
         choice("auto", "fp32", "int8"),
         "PRECISION",
@@ -131,7 +90,7 @@ class Settings:
         on=ALL,
         shown="fp32, or what the model has",
     )
-    threads: int = _setting(
+    threads: int = setting(
         0,
         integer(0, 1024),
         "N",
@@ -140,14 +99,14 @@ class Settings:
         on=ALL,
         shown="0",
     )
-    max_batch_tokens: int = _setting(
+    max_batch_tokens: int = setting(
         256,
         integer(16, 1_000_000),
         "TOKENS",
         "token budget of one micro-batch, padding included",
         on=ALL,
     )
-    max_memory: int = _setting(
+    max_memory: int = setting(
         0,
         size_or_none,
         "SIZE",
@@ -156,7 +115,7 @@ class Settings:
         on=ALL,
         shown="0",
     )
-    max_models_memory: int = _setting(
+    max_models_memory: int = setting(
         0,
         size_or_none,
         "SIZE",
@@ -164,25 +123,32 @@ class Settings:
         "for none, or half of --max-memory",
         shown="0",
     )
-    model_idle: float = _setting(
+    model_idle: float = setting(
         600.0,
         duration,
         "TIME",
         "time without use after which a model other than the default is unloaded; 0 for never",
         shown="10m",
     )
-    max_queue_tokens: int = _setting(
+    max_queue_tokens: int = setting(
         2_097_152,
         integer(512, 10**9),
         "TOKENS",
         "tokens that may wait before requests are refused with 429",
         on=HOSTED,
     )
-    max_inputs: int = _setting(2048, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
-    max_text_chars: int = _setting(
+    max_inputs: int = setting(16_384, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
+    max_request_tokens: int = setting(
+        2_097_152,
+        integer(512, 10**9),
+        "TOKENS",
+        "tokens per request, counted after truncation",
+        on=HOSTED,
+    )
+    max_text_chars: int = setting(
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
-    max_body_bytes: int = _setting(
+    max_body_bytes: int = setting(
         16 * 2**20,
         size,
         "SIZE",
@@ -190,10 +156,10 @@ class Settings:
         on=HOSTED,
         shown="16MiB",
     )
-    body_timeout: float = _setting(
+    body_timeout: float = setting(
         60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
     )
-    on_overlong: str = _setting(
+    on_overlong: str = setting(
         "truncate",
         choice("truncate", "error"),
         "POLICY",
@@ -201,7 +167,7 @@ class Settings:
         "it) or error",
         on=ALL,
     )
-    grace_period: float = _setting(
+    grace_period: float = setting(
         30.0,
         duration,
         "TIME",
@@ -209,24 +175,24 @@ class Settings:
         on=HOSTED,
         shown="30s",
     )
-    load_wait: float = _setting(
+    load_wait: float = setting(
         0.0,
         duration,
         "TIME",
         "time embedding requests wait for the model to load before they are answered with 503",
         shown="0s",
     )
-    idle_exit: float = _setting(
+    idle_exit: float = setting(
         0.0,
         duration,
         "TIME",
         "stop after so long without a request in flight (probes do not count); 0 for never",
         shown="0s",
     )
-    uds: Path | None = _setting(
+    uds: Path | None = setting(
         None, path, "PATH", "listen on a Unix socket (mode 0600) instead of a port", shown="none"
     )
-    sidecar: bool = _setting(
+    sidecar: bool = setting(
         False,
         boolean,
         "",
@@ -234,43 +200,59 @@ class Settings:
         "stdout, a fresh token, and stop when that program is gone",
         shown="false",
     )
-    token_env: str | None = _setting(
+    token_env: str | None = setting(
         None,
         text,
         "NAME",
         "ask clients for the API token that is in the environment variable NAME",
         shown="none",
     )
-    ready_file: Path | None = _setting(
+    api_key_file: Path | None = setting(
+        None,
+        path,
+        "PATH",
+        "ask clients for one of the API keys in PATH: one a line, # begins a comment "
+        "(CORTEX_EMBED_API_KEYS, comma-separated, adds to them)",
+        shown="none",
+    )
+    cors_origins: tuple[str, ...] | None = setting(
+        None,
+        origins,
+        "ORIGINS",
+        "let web pages of these origins use the server: https://app.example,http://localhost:3000, "
+        "or * for all",
+        shown="none",
+    )
+    ready_file: Path | None = setting(
         None,
         path,
         "PATH",
         "write the ready event to PATH (mode 0600) once requests are served; removed at the stop",
         shown="none",
     )
-    ready_fd: int = _setting(
+    ready_fd: int = setting(
         0,
         integer(0, 65_535),
         "N",
         "write the events to the inherited file descriptor N as well (POSIX); 0 for none",
     )
-    parent_pid: int = _setting(
+    parent_pid: int = setting(
         0,
         integer(0, 2**31 - 1),
         "N",
         "stop when process N is gone; 0 for none (with --sidecar: the process that started us)",
     )
-    exit_on_stdin_close: bool | None = _setting(
+    exit_on_stdin_close: bool | None = setting(
         None,
         boolean,
         "",
         "stop when stdin, where it is a pipe, ends (with --sidecar: true)",
         shown="false",
     )
-    access_log: bool = _setting(
+    access_log: bool = setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"
     )
-    runtime_dir: Path | None = _setting(
+    runtime_dir: Path | None = setting(
         None,
         path,
         "DIR",
@@ -278,55 +260,25 @@ class Settings:
         on=("ensure", "stop"),
         shown="the platform's runtime directory",
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "info",
         choice("debug", "info", "warning", "error"),
         "LEVEL",
         "least severe level logged to stderr",
         on=ALL,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One setting as flags, README and parsers see it."""
-
-    name: str
-    flag: str
-    env: str
-    default: Any
-    shown: str
-    parse: Callable[[Any], Any]
-    metavar: str
-    help: str
-    on: tuple[Command, ...]
-
-    @property
-    def is_switch(self) -> bool:
-        return self.parse is boolean
-
-    @property
-    def is_list(self) -> bool:
-        """Whether its flag may be given several times."""
-        return self.parse is names
+    log_format: str = setting(
+        "text",
+        choice("text", "json"),
+        "FORMAT",
+        "what is written to stderr: text for people, or json, one object a line",
+        on=HOSTED,
+    )
 
 
 def rows() -> list[Row]:
     """The table, in the order of declaration."""
-    return [
-        Row(
-            name=f.name,
-            flag="--" + f.name.replace("_", "-"),
-            env=ENV_PREFIX + f.name.upper(),
-            default=f.default,
-            shown=f.metadata["shown"] or str(f.default),
-            parse=f.metadata["parse"],
-            metavar=f.metadata["metavar"],
-            help=f.metadata["help"],
-            on=f.metadata["on"],
-        )
-        for f in fields(Settings)
-    ]
+    return rows_of(Settings)
 
 
 def takes(command: Command, row: Row) -> bool:
@@ -354,7 +306,7 @@ def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None
         from cortex_embed import settings_file
 
         known = {row.name: row for row in rows()}
-        lists = {row.name for row in rows() if row.is_list}
+        lists = {name for name, row in known.items() if row.is_list}
         for key, given in settings_file.read(location, known, lists=lists).items():
             values[key] = _parse(known[key], given, f"--config: {key} in {location}")
     for row in rows():
@@ -381,16 +333,19 @@ def _as_sidecar(values: dict[str, Any]) -> None:
 
 def token(name: str) -> str:
     """The API token in the environment variable `name`, which no message may quote."""
-    value = os.environ.get(name, "")
-    if not value:
-        state = "is empty" if name in os.environ else "is not set"
-        raise UsageError(f"--token-env: the variable {name} {state}; put the API token into it.")
-    if not (value.isascii() and value.isprintable() and " " not in value):
-        raise UsageError(
-            f"--token-env: the token in {name} has characters that no HTTP header can carry; "
-            "use letters, digits and signs of ASCII."
-        )
-    return value
+    from cortex_embed import api_keys
+
+    return api_keys.from_variable(name, os.environ.get(name))
+
+
+def keys(settings: Settings) -> tuple[str, ...]:
+    """The API keys of --api-key-file and of CORTEX_EMBED_API_KEYS. Raises UsageError."""
+    from cortex_embed import api_keys
+
+    listed = os.environ.get(api_keys.KEYS_ENV)
+    found = () if listed is None else api_keys.from_list(listed)
+    file = settings.api_key_file
+    return found if file is None else (*found, *api_keys.from_file(file))
 
 
 def prepare_runtime_environment() -> None:
@@ -436,11 +391,6 @@ def _without_credentials(address: str) -> str:
         return address
     scheme, colons, _ = before.partition("://")
     return f"{scheme}{colons}…@{host}" if colons else f"…@{host}"
-
-
-def no_color() -> bool:
-    """Whether the person asked for no colour (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def unpack_dir() -> Path:

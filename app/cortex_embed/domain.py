@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 InputType = Literal["query", "document"]
 Truncate = Literal["end", "start", "none"]
 Priority = Literal["interactive", "bulk"]
+
+
+class OpenAIIds(tuple[int, ...]):
+    """Token ids sent by OpenAI's own client libraries: they, and what is built on them (LangChain),
+    tokenize with OpenAI's vocabulary or not at all."""
+
+    __slots__ = ()
+
+
 Text = str | tuple[int, ...]
-"""One string to embed, or the token ids of one text, special tokens included."""
+"""One string to embed, or the token ids of one text: the model's, special tokens included, or
+OpenAI's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,8 @@ class EmbedRequest:
     """What a caller asked for, in no dialect.
 
     `model` None means the default one. `dimensions` None means the full width.
-    `param` is how the caller spells the field that holds the texts, for error messages.
+    `param` and `dimensions_param` are how the caller spells the fields that hold the texts
+    and the dimensions, for error messages.
     """
 
     texts: tuple[Text, ...]
@@ -93,6 +104,7 @@ class EmbedRequest:
     normalize: bool = True
     priority: Priority | None = None
     param: str = "texts"
+    dimensions_param: str = "dimensions"
     single: bool = False
     """Whether the caller sent one bare text rather than a list (for naming its field)."""
     names: tuple[str, ...] = ()
@@ -141,12 +153,14 @@ class Pooled:
 
     `vectors` is float32 [n, dimensions]: full width, pooled, not yet normalized.
     `tokens` counts the tokens embedded, special ones included, after truncation.
+    `read_as` names the vocabulary in which token ids were read that were not the model's own.
     """
 
     vectors: Vectors
     tokens: int
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    read_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +184,10 @@ class EmbedResult:
     model: ModelSpec
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    fingerprint: str = ""
+    """Identity of the vector space; empty where the provider knows none."""
+    read_as: str | None = None
+    """See `Pooled`."""
 
 
 class Provider(Protocol):
@@ -194,8 +212,8 @@ class Provider(Protocol):
     ) -> Pooled:
         """Embed n >= 1 texts.
 
-        Raises TextError for a text that cannot be embedded, OverloadedError when the queue
-        is full, EngineError when the runtime fails.
+        Raises TextError for a text that cannot be embedded, TokensError for too many tokens in
+        all, OverloadedError when the queue is full, EngineError when the runtime fails.
         """
 
     async def tokenize(

@@ -3,12 +3,14 @@
     EmbedError
     ├── InvalidRequestError       400   the caller's input
     │   ├── TextError             400   one text of it, by index
+    │   ├── TokensError           400   all of its texts together
     │   ├── ModelNotFoundError    404
     │   └── UnsupportedError      400   this model, or this server, has no such thing
     ├── AuthenticationError       401   no token, or a wrong one
     ├── ForbiddenError            403   a web page that must not reach a local server
     ├── PayloadTooLargeError      413
     ├── RequestTimeoutError       408
+    ├── FingerprintError          412   the caller wants vectors of another space
     ├── RouteError                404, 405
     ├── OverloadedError           429   retry later
     ├── NotReadyError             503   loading or draining; retry later
@@ -67,14 +69,30 @@ class InvalidRequestError(EmbedError):
             self.code = code  # type: ignore[misc]  # a narrower code of the same class
 
 
+TOO_LONG = "text_too_long"
+"""Code of a text over the model's limit that was not to be truncated."""
+
+
 class TextError(InvalidRequestError):
     """Text `index` of a request cannot be embedded; says nothing yet of how the caller named it."""
 
     code = "invalid_text"
 
-    def __init__(self, index: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, index: int, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.index = index
+
+
+class TokensError(InvalidRequestError):
+    """The texts of a request have more tokens than one request may have; as above, nameless."""
+
+    code = "too_many_tokens"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"has {tokens} tokens; the limit is {limit} a request (--max-request-tokens). "
+            "Send several requests."
+        )
 
 
 class ModelNotFoundError(InvalidRequestError):
@@ -83,6 +101,11 @@ class ModelNotFoundError(InvalidRequestError):
     code = "model_not_found"
     status = 404
     exit_code = 2
+
+    def __init__(self, message: str, *, param: str | None = None, name: str = "") -> None:
+        super().__init__(message, param=param)
+        self.name = name
+        """What the caller asked for, where a dialect has a sentence of its own around it."""
 
 
 class UnsupportedError(InvalidRequestError):
@@ -117,6 +140,13 @@ class RequestTimeoutError(EmbedError):
 
     code = "request_timeout"
     status = 408
+
+
+class FingerprintError(EmbedError):
+    """The vectors here are not of the space that the caller's index is of."""
+
+    code = "fingerprint_mismatch"
+    status = 412
 
 
 class RouteError(EmbedError):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_ORIGIN = r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -72,6 +74,23 @@ def duration(raw: str) -> float:
     if value > 86_400:
         raise ValueError("must be at most 24h")
     return value
+
+
+def origins(raw: str) -> tuple[str, ...]:
+    """Origins of web pages, as browsers send them: `https://app.example,http://localhost:3000`.
+
+    `*` stands for all. The default port of a scheme is left out, as browsers do.
+    """
+    found = []
+    for one in map(str.strip, raw.split(",")):
+        match = re.fullmatch(_ORIGIN, one.lower())
+        if one != "*" and not match:
+            raise ValueError(
+                "must be * or origins such as https://app.example:8443, separated by commas: "
+                "scheme, host and port, no path"
+            )
+        found.append(one.lower().removesuffix(_DEFAULT_PORTS.get(match[1], " ")) if match else one)
+    return tuple(dict.fromkeys(found))
 
 
 def boolean(raw: str) -> bool:

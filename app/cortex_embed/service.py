@@ -18,14 +18,14 @@ from cortex_embed.errors import (
     ModelNotFoundError,
     NotReadyError,
     TextError,
-    UsageError,
+    TokensError,
 )
+from cortex_embed.metrics import Metrics
 from cortex_embed.providers.pool import ModelPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cortex_embed.config import Settings
     from cortex_embed.domain import (
         EmbedRequest,
         Priority,
@@ -35,18 +35,19 @@ if TYPE_CHECKING:
         TokenStates,
         Truncate,
     )
-    from cortex_embed.models.artifact import Artifact
-    from cortex_embed.providers.precision import Choice
 
 Phase = Literal["loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
+_TOKEN_LIST_CHARS = 250_000
+"""Characters whose tokens one reply lists: in Chinese each is a token, of half a kilobyte until it
+is sent (measured), and the lists keep the interpreter busy for a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one request may hold. `truncate` applies where the request does not say."""
 
-    max_inputs: int = 2048
+    max_inputs: int = 16_384
     max_text_chars: int = 1_000_000
     truncate: Truncate = "end"
 
@@ -79,7 +80,10 @@ class EmbeddingService:
         *,
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
+        metrics: Metrics | None = None,
     ) -> None:
+        """`metrics` is where the providers count, if they do."""
+        self.metrics = metrics or Metrics()
         if isinstance(providers, ModelPool):
             self._pool = providers
         else:
@@ -121,6 +125,7 @@ class EmbeddingService:
             f"The model {name[:200]!r} is not served here. Served: {served}. To serve another "
             "model too, start with --model NAME for each (`cortex-embed models list` has names).",
             param="model",
+            name=name[:200],
         )
 
     def is_loaded(self, model_id: str) -> bool:
@@ -149,8 +154,11 @@ class EmbeddingService:
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
         self._must_be_ready()
-        spec = self.resolve(request.model)
+        model = self.served(request.model)
+        spec = model.spec
         self._check(request, spec)
+        self.metrics.asked(request)
+        started = time.perf_counter()
         with named_by(request), self._pool.use(spec.id) as provider:
             pooled = await provider.embed(
                 request.texts,
@@ -159,7 +167,17 @@ class EmbeddingService:
                 priority=request.priority or _priority(request.texts),
             )
         vectors = _shaped(pooled.vectors, request, spec)
-        return EmbedResult(vectors, pooled.tokens, spec, pooled.truncations, pooled.timings)
+        result = EmbedResult(
+            vectors,
+            pooled.tokens,
+            spec,
+            pooled.truncations,
+            pooled.timings,
+            fingerprint=model.fingerprint,
+            read_as=pooled.read_as,
+        )
+        self.metrics.embedded(request, result, time.perf_counter() - started)
+        return result
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
         """The state of every token of every text; what `embed` pools. Errors as for `embed`."""
@@ -167,11 +185,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         with named_by(request), self._pool.use(spec.id) as provider:
-            return await provider.token_states(
+            found = await provider.token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
             )
+        for states in found.states:
+            _must_be_finite(states)
+        return found
 
     async def tokenize(self, request: EmbedRequest, *, special: bool) -> list[list[Token]]:
         """The tokens of every text (strings only), untruncated. Errors as for `embed`."""
@@ -179,6 +200,14 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         texts = [text for text in request.texts if isinstance(text, str)]
+        chars = sum(map(len, texts))
+        if chars > _TOKEN_LIST_CHARS:
+            raise InvalidRequestError(
+                f"{request.param} has {chars} characters in all; tokens are listed for at most "
+                f"{_TOKEN_LIST_CHARS} a request. Send less text at a time.",
+                param=request.param,
+                code="too_many_characters",
+            )
         with self._pool.use(spec.id) as provider:
             return await provider.tokenize(texts, input_type=request.input_type, special=special)
 
@@ -213,8 +242,8 @@ class EmbeddingService:
         asked = request.dimensions
         if asked is not None and not 1 <= asked <= spec.dimensions:
             raise InvalidRequestError(
-                f"dimensions is {asked}; {spec.id} gives 1 to {spec.dimensions}.",
-                param="dimensions",
+                f"{request.dimensions_param} is {asked}; {spec.id} gives 1 to {spec.dimensions}.",
+                param=request.dimensions_param,
                 code="invalid_dimensions",
             )
         for index, text in enumerate(request.texts):
@@ -244,6 +273,9 @@ def named_by(request: EmbedRequest) -> Iterator[None]:
     except TextError as why:
         where = request.path(why.index)
         raise InvalidRequestError(f"{where}: {why.message}", param=where, code=why.code) from None
+    except TokensError as why:
+        message = f"{request.param} {why.message}"
+        raise InvalidRequestError(message, param=request.param, code=why.code) from None
 
 
 def fault(text: Text, max_chars: int) -> str | None:
@@ -275,85 +307,21 @@ def _priority(texts: Sequence[Text]) -> Priority:
     return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
 
 
-def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
+def _must_be_finite(vectors: Any) -> None:
     import numpy as np
-
-    from cortex_embed.vectors import shape
 
     # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
+
+
+def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
+    from cortex_embed.vectors import shape
+
+    _must_be_finite(vectors)
     return shape(
         vectors,
         dimensions=request.dimensions,
         normalize=request.normalize,
         layer_norm=spec.layer_norm,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A model that `settings` name, and the precision to serve it in. Nothing is hashed yet."""
-
-    model: ServedModel
-    artifact: Artifact
-    choice: Choice
-
-
-def locate_models(settings: Settings) -> tuple[Located, ...]:
-    """Find every model and read its manifest, the default first.
-
-    Raises ModelFileError, ModelNotFoundError, and UsageError where two go by one name.
-    """
-    found: list[Located] = []
-    for name in settings.model or (None,):
-        one = locate_model(settings, name)
-        for other in found:
-            if other.model.spec.answers_to(one.model.spec.id):
-                raise UsageError(
-                    f"--model: {one.model.spec.id} is named twice ({other.artifact.directory}, "
-                    f"{one.artifact.directory}); one server serves one model of a name."
-                )
-        found.append(one)
-    return tuple(found)
-
-
-def locate_model(settings: Settings, name: str | None) -> Located:
-    """Find one model and read its manifest: cheap, and done before a port is bound.
-
-    Raises ModelFileError or ModelNotFoundError.
-    """
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.models.store import locate
-    from cortex_embed.providers.precision import choose
-
-    artifact = locate(name, settings.model_dir)
-    choice = choose(settings.precision, artifact)
-    identity = fingerprint(artifact, choice.precision)
-    model = ServedModel(
-        artifact.spec,
-        int(time.time()),
-        fingerprint=identity,
-        facts=artifact.facts(choice.precision) | {"fingerprint": identity},
-        origin=f"{choice}; from {artifact.directory}",
-    )
-    return Located(model, artifact, choice)
-
-
-def build_service(settings: Settings, located: Sequence[Located] = ()) -> EmbeddingService:
-    """A service of the models `located`, or of the first that `settings` name.
-
-    Raises ModelFileError or ModelNotFoundError where that has to be located first, and
-    UsageError where the models do not fit into the memory that they may use.
-    """
-    from cortex_embed.providers.assembly import pool_of
-
-    first = next(iter(settings.model), None)
-    found = located or (locate_model(settings, first),)
-    limits = Limits(
-        max_inputs=settings.max_inputs,
-        max_text_chars=settings.max_text_chars,
-        truncate="none" if settings.on_overlong == "error" else "end",
-    )
-    pool = pool_of(settings, [(one.artifact, one.choice.precision) for one in found])
-    return EmbeddingService(pool, limits=limits, models=[one.model for one in found])

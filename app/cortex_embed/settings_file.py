@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def read(
     location: Path, known: Collection[str], *, lists: Collection[str]
 ) -> dict[str, str | list[str]]:
-    """The file's values by key; those of `lists` may be lists of texts. Raises UsageError."""
+    """The file's values by key; those of `lists` may be lists of texts.
+
+    Raises UsageError for a key that is not among `known`, too.
+    """
     import tomllib
 
     try:

@@ -7,6 +7,7 @@ must never know a model, a runtime or a wire format.
 from __future__ import annotations
 
 import base64
+import binascii
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -72,6 +73,16 @@ def shape(
     return l2_normalize(cut) if normalize else np.ascontiguousarray(cut)
 
 
+def cosines(one: Vectors, others: Vectors) -> Vectors:
+    """Cosine of [d] with each row of [n, d], all of length 1: float32 [n]."""
+    import numpy as np
+
+    # A row sum in float64, not a matrix product, whose order of additions depends on n.
+    products = others.astype(np.float64) * one.astype(np.float64)
+    similarities: Vectors = products.sum(axis=1).astype(np.float32)
+    return similarities
+
+
 def quantize(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
     """Rows of length 1, float32 [n, d], in a smaller type.
 
@@ -96,7 +107,9 @@ def quantize(vectors: Vectors, dtype: Dtype) -> NDArray[Any]:
 def to_base64(vector: NDArray[Any]) -> str:
     """One vector's little-endian buffer in padded standard base64 (OpenAI's wire format)."""
     little = vector.astype(vector.dtype.newbyteorder("<"), copy=False)
-    return base64.b64encode(little.tobytes()).decode("ascii")
+    # Straight from the array's buffer, which is copied only where it has gaps.
+    buffer = little if little.flags.c_contiguous else little.copy()
+    return binascii.b2a_base64(buffer.data, newline=False).decode("ascii")
 
 
 def from_base64(encoded: str) -> NDArray[np.float32]:

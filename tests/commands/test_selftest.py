@@ -47,3 +47,11 @@ def test_nan_never_passes() -> None:
     assert not selftest.Check("x", float("nan"), 1.0).passed
     assert not selftest.Check("x", np.inf, 1.0).passed
     assert selftest.Check("x", 0.5, 1.0).passed
+
+
+def test_the_hash_provider_has_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert selftest.run(Settings(model=("hash",))) == 0
+    out = capsys.readouterr().out
+    assert "nothing to test" in out
+    assert "vectors mean nothing" in out
+    assert "passed" not in out

@@ -85,7 +85,7 @@ def test_what_is_ours_to_explain_is_told_to_the_host(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cortex_embed.service.locate_model", broken)
+    monkeypatch.setattr("cortex_embed.composition.locate_model", broken)
     reading, writing = os.pipe()
     with os.fdopen(reading) as events, os.fdopen(writing, "w"):
         settings = Settings(model=(str(tiny_mean.directory),), ready_fd=writing)
@@ -102,7 +102,7 @@ def test_nothing_that_costs_is_imported_before_the_port_is_announced(tiny_mean: 
         "from cortex_embed.commands import serve\n"
         "from cortex_embed.config import Settings\n"
         "from cortex_embed import logs\n"
-        "def listening(*_):\n"
+        "def listening(*_, **__):\n"
         "    print(*{name.partition('.')[0] for name in sys.modules})\n"
         "    raise SystemExit\n"
         "logs.Reporter.listening = listening\n"

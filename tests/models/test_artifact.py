@@ -181,6 +181,42 @@ def test_an_artifact_of_int8_alone_is_whole(copy: Artifact) -> None:
         artifact.graph_for("fp32", 24)
 
 
+def test_graphs_of_token_states_are_apart_from_those_that_pool(copy: Artifact) -> None:
+    for precision, stem in (("fp32", "model"), ("int8", "model.int8")):
+        newest, older = (copy.token_graph_for(precision, opset) for opset in (24, 23))
+        assert newest == copy.directory / f"{stem}.tokens.onnx"
+        assert older == copy.directory / f"{stem}.tokens.compatible.onnx"
+        assert copy.token_graph_for(precision, 19) is None
+        assert copy.graph_for(precision, 24) == copy.directory / f"{stem}.onnx"
+
+
+def test_an_artifact_from_before_token_states_is_whole(copy: Artifact) -> None:
+    def without(manifest: dict[str, Any]) -> None:
+        manifest["graphs"] = [g for g in manifest["graphs"] if "output" not in g]
+        manifest["files"] = {n: f for n, f in manifest["files"].items() if "tokens" not in n}
+
+    artifact = load_artifact(rewrite(copy, without))
+    artifact.verify()
+    assert artifact.precisions == ("fp32", "int8")
+    assert artifact.token_graph_for("fp32", 24) is None
+
+
+def test_graphs_of_token_states_alone_are_no_precision(copy: Artifact) -> None:
+    def only_tokens(manifest: dict[str, Any]) -> None:
+        rows = manifest["graphs"]
+        manifest["graphs"] = [g for g in rows if g["precision"] == "int8" or "output" in g]
+
+    artifact = load_artifact(rewrite(copy, only_tokens))
+    assert artifact.precisions == ("int8",)
+    with pytest.raises(ModelFileError, match="no fp32 graph"):
+        artifact.graph_for("fp32", 24)
+
+
+def test_an_unknown_output_is_named(copy: Artifact) -> None:
+    with pytest.raises(ModelFileError, match=r"graphs\[1\]: `output` is 'speech', must be one of"):
+        load_artifact(rewrite(copy, lambda m: m["graphs"][1].update(output="speech")))
+
+
 def test_a_precisions_files_are_verified_and_no_others(copy: Artifact) -> None:
     (copy.directory / "model.int8.onnx.data").write_bytes(b"damaged")
     copy.verify("fp32")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cortex_embed.errors import UnpackError
+from cortex_embed.errors import ModelFileError, UnpackError
 from cortex_embed.onefile import blob, pkg, start
 from tests.onefile.conftest import Make
 
@@ -68,3 +68,21 @@ def test_a_source_checkout_has_nothing_of_this() -> None:
     start.prepare()
     assert sys.meta_path == before
     assert start.model_dir() is None
+    assert start.carried(start.VOCABULARIES, "cl100k_base.zlib") is None
+
+
+def test_a_small_file_is_read_without_unpacking(
+    executable: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = executable(blobs={start.VOCABULARIES: {"a": b"first", "b": b"second"}})
+    monkeypatch.setattr(sys, "executable", str(path))
+    with path.open("rb") as file:
+        index = blob.read_index(file, *pkg.read(file).blobs[start.VOCABULARIES])
+    monkeypatch.setattr(start, "_indices", lambda: {start.VOCABULARIES: index})
+    assert start.carried(start.VOCABULARIES, "b") == b"second"
+    assert start.carried(start.VOCABULARIES, "c") is None
+    raw = bytearray(path.read_bytes())
+    raw[index.files["b"].offset] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ModelFileError, match="damaged"):
+        start.carried(start.VOCABULARIES, "b")

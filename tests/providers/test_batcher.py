@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex_embed.errors import EngineError, NotReadyError, OverloadedError
+from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.providers.batcher import MicroBatcher
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
@@ -55,6 +56,7 @@ async def batching(
     budget: int = 64,
     queue: int = 10_000,
     alone: Callable[[list[Ids]], Any] | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[MicroBatcher]:
     batcher = MicroBatcher(
         engine,
@@ -63,6 +65,7 @@ async def batching(
         workers=workers,
         max_batch_tokens=budget,
         max_queue_tokens=queue,
+        metrics=metrics,
     )
     try:
         yield batcher
@@ -298,3 +301,26 @@ async def test_threads_share_what_waits_and_finish_together() -> None:
     async with batching(engine, workers=2, budget=1000) as batcher:
         await batcher.embed([text(i, 16) for i in range(16)])
     assert [len(b) for b in engine.batches] == [8, 4, 4]
+
+
+async def test_what_waits_and_what_ran_is_told() -> None:
+    engine, metrics = FakeEngine(), Metrics()
+    engine.gate.clear()
+    async with batching(engine, budget=8, metrics=metrics) as batcher:
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(batcher.embed([text(1, 4)]))
+        await entered(engine)
+        second = loop.create_task(batcher.embed([text(2, 3), text(3, 3), text(4, 8)]))
+        await asyncio.sleep(0)
+        assert metrics.waiting() == batcher.backlog() == (3, 14)
+        engine.gate.set()
+        await asyncio.gather(first, second)
+        assert metrics.waiting() == (0, 0)
+    told = {family.tei or family.name: family.samples.get(()) for family in metrics.families()}
+    texts, tokens = told["te_batch_next_size"], told["te_batch_next_tokens"]
+    lengths, seconds = told["te_request_input_length"], told["cortex_embed_engine_run_seconds"]
+    for histogram, count, total in [(texts, 3, 4), (tokens, 3, 18), (lengths, 4, 18)]:
+        assert isinstance(histogram, Histogram)
+        assert (sum(histogram.counts), histogram.sum) == (count, total)
+    assert isinstance(seconds, Histogram)
+    assert sum(seconds.counts) == 3

@@ -44,6 +44,14 @@ def test_many_threads_may_run_at_once(tiny_mean: Artifact) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_without_packed_weights_the_vectors_are_the_same(tiny_mean: Artifact) -> None:
+    graph, texts = tiny_mean.graph_for("fp32", newest_opset()), random_texts(20, 30, 100)
+    packed, plain = (
+        Engine(graph, dimensions=32, prepack=prepack).run(texts) for prepack in (True, False)
+    )
+    np.testing.assert_allclose(packed, plain, atol=1e-6)
+
+
 def test_a_broken_graph_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(b"this is no graph")

@@ -62,6 +62,14 @@ def test_resident_memory_is_seen_and_given_back() -> None:
     assert after - before < 40 * MIB
 
 
+def test_a_state_takes_more_than_its_json() -> None:
+    import orjson
+
+    rows = (np.random.RandomState(0).standard_normal((50, 384)) / 1e3).astype(np.float32)
+    text = orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
+    assert rows.nbytes + 2 * len(text) <= 50 * memory.state_bytes(384)
+
+
 @pytest.mark.parametrize(
     ("file", "word", "limit"),
     [

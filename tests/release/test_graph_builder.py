@@ -18,7 +18,7 @@ def test_graphs_share_a_weights_file(tmp_path: Path) -> None:
         g.node("Gather", g.constant("table", table), "input_ids", out="rows")
         axes = g.ints(1)
         g.node("ReduceSum" if name == "one" else "ReduceMax", "rows", axes, out="y", keepdims=0)
-        model = g.model(["input_ids"], {"y": 16}, opset=20)
+        model = g.model(["input_ids"], {"y": ["batch", 16]}, opset=20)
         move_weights(model, data)
         (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
     data.write(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 import parity
 from cortex_embed.errors import SelfTestError, UsageError
+from make_families import TINY
 from parity_texts import golden_texts, texts_up_to
 from tests.models_fixtures import DATA
 
@@ -95,7 +96,8 @@ def test_golden_files_say_where_they_come_from() -> None:
     import json
 
     files = sorted(DATA.glob("golden-*.json"))
-    assert len(files) == 3
+    tiny = {f"golden-{name}.json" for name in ("tiny-cls", "tiny-mean", *TINY)}
+    assert {file.name for file in files} == tiny | {"golden-bge-geometry.json"}
     for file in files:
         source = json.loads(file.read_text(encoding="utf-8"))["source"]
         assert "transformers" in source

@@ -53,6 +53,7 @@ SPEC = ModelSpec(
     aliases=("small",),
 )
 TIMEOUT = 20.0
+FINGERPRINT = "cx1:of-the-tiny-model"
 
 
 def vector(text: Text, prefix: str = "") -> list[float]:
@@ -72,6 +73,7 @@ class FakeProvider:
         self.started = asyncio.Event()
         self.failure: Exception | None = None
         self.load_failure: Exception | None = None
+        self.read_as: str | None = None
         self.cancelled = 0
         self.closed = False
 
@@ -104,7 +106,7 @@ class FakeProvider:
         rows = [vector(text, self.spec.prefix(input_type)) for text in texts]
         cut = [Truncation(i, len(t), limit) for i, t in enumerate(texts) if len(t) > limit]
         used = sum(min(len(text), limit) for text in texts)
-        return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut))
+        return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut), read_as=self.read_as)
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool
@@ -118,12 +120,16 @@ class FakeProvider:
         ]
 
     async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        if self.failure:
+            raise self.failure
         return ["".join(chr(i) for i in one if not (skip_special and i == 1)) for one in ids]
 
     async def token_states(
         self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
     ) -> TokenStates:
         del truncate
+        if self.failure:
+            raise self.failure
         prefix = self.spec.prefix(input_type)
         states = tuple(
             np.array([vector(c) for c in f"{prefix}{text}"], dtype=np.float32) for text in texts
@@ -143,7 +149,8 @@ class Recorder:
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_draining: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def listening(self, listener: Listener, token: str | None) -> None:
+    def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
+        del keyed
         self.events.append(("listening", listener.url, token))
 
     def loading(self, model: ServedModel) -> None:
@@ -227,14 +234,15 @@ def start(provider: FakeProvider) -> Start:
     async def running(
         *, token: str | None = None, others: Sequence[FakeProvider] = (), **changes: object
     ) -> AsyncIterator[Running]:
+        keys = () if token is None else (token,)
         settings = replace(Settings(port=0, grace_period=5.0), **changes)  # type: ignore[arg-type]
         facts = {"id": "tiny", "pooling": "cls"}
-        models = [ServedModel(provider.spec, 1_761_500_000, facts)]
+        models = [ServedModel(provider.spec, 1_761_500_000, facts, fingerprint=FINGERPRINT)]
         models += [ServedModel(one.spec, 1_761_500_000, {"id": one.spec.id}) for one in others]
         service = EmbeddingService([provider, *others], models=models)
         report = Recorder()
         listener = await asyncio.to_thread(listen, settings)
-        server = Server(settings, service, report, listener, token)
+        server = Server(settings, service, report, listener, keys)
         task = asyncio.get_running_loop().create_task(server.run())
         await asyncio.wait_for(report.is_loading.wait(), TIMEOUT)
         if provider.load_gate.is_set() and not provider.load_failure:

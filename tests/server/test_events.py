@@ -150,3 +150,12 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
     report.listening(LISTENER, None)
     with pytest.raises(OutputError, match="cannot be written"):
         report.ready(MODEL, 0.1)
+
+
+def test_the_fingerprint_is_told_where_there_is_one(ends: tuple[int, Outlet]) -> None:
+    report = HostReporter([ends[1]])
+    report.listening(LISTENER, None, keyed=True)
+    report.ready(ServedModel(SPEC, 0, fingerprint="cx1:a"), 0.1)
+    listening, ready = received(*ends)
+    assert "token" not in listening
+    assert ready["fingerprint"] == "cx1:a"

@@ -11,13 +11,16 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cortex_embed.errors import AuthenticationError, ForbiddenError
-from cortex_embed.server.guard import Guard
+from cortex_embed.server import pages
+from cortex_embed.server.guard import PROBES, Guard
 from cortex_embed.server.routes import ROUTES
 from cortex_embed.server.sockets import Listener, bind
+from cortex_embed.wire import openai
 
 if TYPE_CHECKING:
     from tests.server.conftest import Running, Start
 
+REFUSED = AuthenticationError("m")
 TOKEN = "t0ken-of-this-launch"
 
 
@@ -27,7 +30,7 @@ def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
 
 @pytest.fixture
 def local() -> Guard:
-    return Guard(None, frozenset({"localhost", "127.0.0.1", "::1", "mine.test"}))
+    return Guard((), frozenset({"localhost", "127.0.0.1", "::1", "mine.test"}))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +93,15 @@ def test_a_refusal_does_not_quote_at_length(local: Guard) -> None:
 def test_only_loopback_is_guarded() -> None:
     everywhere = bind("0.0.0.0", 0)  # noqa: S104 - that is the point
     try:
-        Guard.of(everywhere, None).check("/", headers(("Host", "evil.example")))
+        Guard.of(everywhere, ()).check("/", headers(("Host", "evil.example")))
     finally:
         everywhere.close()
     listener = bind("127.0.0.1", 0)
     try:
         named = Listener(listener.sockets, "Mine.Test", listener.port)
-        Guard.of(named, None).check("/", headers(("Host", "mine.test")))
+        Guard.of(named, ()).check("/", headers(("Host", "mine.test")))
         with pytest.raises(ForbiddenError):
-            Guard.of(named, None).check("/", headers(("Host", "evil.example")))
+            Guard.of(named, ()).check("/", headers(("Host", "evil.example")))
     finally:
         listener.close()
 
@@ -109,11 +112,14 @@ def test_only_loopback_is_guarded() -> None:
         ("Authorization", f"Bearer {TOKEN}"),
         ("authorization", f"bearer  {TOKEN}"),
         ("api-key", TOKEN),
+        ("x-api-key", TOKEN),
+        ("Authorization", TOKEN),  # LlamaIndex's client for TEI
         ("Api-Key", TOKEN),
     ],
 )
 def test_the_token_opens(given: tuple[str, str]) -> None:
-    Guard(TOKEN).check("/embed", headers(given))
+    Guard((TOKEN,)).check("/embed", headers(given))
+    Guard(("other", TOKEN, "third")).check("/embed", headers(given))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_the_token_opens(given: tuple[str, str]) -> None:
         ("Authorization", ""),
         ("Authorization", "Bearer"),
         ("Authorization", "Bearer "),
-        ("Authorization", TOKEN),
+        ("Authorization", f"Token {TOKEN}"),
         ("Authorization", f"Basic {TOKEN}"),
         ("Authorization", f"Bearer {TOKEN}x"),
         ("Authorization", f"Bearer {TOKEN[:-1]}"),
@@ -134,12 +140,21 @@ def test_the_token_opens(given: tuple[str, str]) -> None:
 )
 def test_anything_else_does_not(given: tuple[str, str]) -> None:
     with pytest.raises(AuthenticationError) as caught:
-        Guard(TOKEN).check("/embed", headers(given))
+        Guard((TOKEN, "second")).check("/embed", headers(given))
     assert TOKEN not in caught.value.message
     assert "Authorization: Bearer" in caught.value.message
 
 
-async def test_every_route_but_the_probes_asks_for_it(
+def test_a_page_needs_no_token_but_a_name_of_this_machine() -> None:
+    guard = Guard(TOKEN, frozenset({"localhost"}))
+    guard.check("/docs", headers(("Host", "localhost")), is_page=True)
+    with pytest.raises(AuthenticationError):
+        guard.check("/docs", headers(("Host", "localhost")))
+    with pytest.raises(ForbiddenError):
+        guard.check("/docs", headers(("Host", "evil.example")), is_page=True)
+
+
+async def test_every_route_but_probes_and_pages_asks_for_it(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -148,15 +163,17 @@ async def test_every_route_but_the_probes_asks_for_it(
             path = route.path.replace("{id:.+}", "tiny")
             async with running.http.request(route.method, path) as reply:
                 body = await reply.read()
-                if path in {"/livez", "/readyz"}:
+                if path in PROBES or route in pages.ROUTES:
                     assert reply.status == 200
                     continue
                 assert reply.status == 401, path
                 assert reply.headers["WWW-Authenticate"] == "Bearer"
             document = json.loads(body)
-            openai = "v1" in path or path.startswith(("/models", "/embeddings"))
-            said = document["error"]["message"] if openai else document["error"]
-            assert "Authorization: Bearer" in said
+            assert "Authorization: Bearer" in str(document)
+            assert document.keys() == json.loads(route.dialect.encode_error(REFUSED)).keys()
+            if route.dialect is openai:
+                assert document["error"]["code"] == "invalid_api_key"
+                assert document["error"]["type"] == "invalid_request_error"
         assert (await running.get("/nothing"))[0].status == 401
         auth = {"Authorization": f"Bearer {TOKEN}"}
         request = {"texts": ["a"], "model": "tiny", "input": "a"}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import ModelFileError
-from tests.server.conftest import SPEC, FakeProvider, vector
+from tests.server.conftest import FINGERPRINT, SPEC, FakeProvider, vector
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
@@ -84,6 +85,15 @@ async def test_dimensions_shorten_and_renormalize(running: Running) -> None:
     np.testing.assert_allclose(row, expected, atol=1e-6)
     _, raw = await running.post("/embed", {"texts": ["a"], "normalize": False})
     np.testing.assert_allclose(json.loads(raw)["embeddings"], [vector("a")])
+
+
+async def test_ids_read_in_another_vocabulary_are_announced(running: Running) -> None:
+    body = {"model": "tiny", "input": [[15339, 1917]]}
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert "X-Token-Ids" not in reply.headers
+    running.provider.read_as = "cl100k_base"
+    reply, _ = await running.post("/v1/embeddings", body)
+    assert reply.headers["X-Token-Ids"] == "cl100k_base"
 
 
 async def test_truncation_is_reported(running: Running) -> None:
@@ -204,3 +214,71 @@ async def test_a_stop_while_another_model_loads(start: Start) -> None:
         assert reply.status == 200
         assert await running.task == 0
         assert other.closed
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/embed", {"texts": ["a"]}), ("/v1/embeddings", {"model": "tiny", "input": "a"})],
+)
+async def test_the_fingerprint_travels_with_every_answer(
+    running: Running, path: str, body: dict[str, object]
+) -> None:
+    name = "If-Embedding-Fingerprint"
+    for given in (None, FINGERPRINT, f'"{FINGERPRINT}"', "*", f'"cx1:other", "{FINGERPRINT}"'):
+        reply, _ = await running.post(path, body, headers={name: given} if given else {})
+        assert reply.status == 200, given
+        assert reply.headers["X-Embedding-Fingerprint"] == FINGERPRINT
+    several = [(name, "cx1:other"), (name, FINGERPRINT)]
+    assert (await running.post(path, body, headers=several))[0].status == 200
+
+
+@pytest.mark.parametrize("given", ["cx1:other", "", '""', FINGERPRINT[:-1], "cx1:" + "x" * 4000])
+async def test_another_fingerprint_is_a_precondition_that_fails(
+    running: Running, given: str
+) -> None:
+    headers = {"If-Embedding-Fingerprint": given}
+    reply, body = await running.post("/embed", {"texts": ["a"]}, headers=headers)
+    assert reply.status == 412
+    error = json.loads(body)
+    assert error["code"] == "fingerprint_mismatch"
+    assert FINGERPRINT in error["error"]
+    assert given[:100] in error["error"]
+    assert len(error["error"]) < 700
+    assert "embed the index again" in error["error"]
+    openai, body = await running.post(
+        "/v1/embeddings", {"model": "tiny", "input": "a"}, headers=headers
+    )
+    assert openai.status == 412
+    assert json.loads(body)["error"]["code"] == "fingerprint_mismatch"
+    unknown, _ = await running.post("/embed", {"texts": ["a"], "model": "no"}, headers=headers)
+    assert unknown.status == 404
+    assert (await running.post("/embed", {"texts": ["a"]}))[0].status == 200
+
+
+async def test_a_mismatch_is_known_before_the_model_is_loaded(
+    start: Start, provider: FakeProvider
+) -> None:
+    provider.load_gate.clear()
+    async with start(load_wait=60.0) as running:
+        headers = {"If-Embedding-Fingerprint": "cx1:other"}
+        reply, _ = await running.post("/embed", {"texts": ["a"]}, headers=headers)
+        assert reply.status == 412
+
+
+async def test_ids_of_openais_own_client_are_known_as_such(
+    running: Running, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[type] = []
+    embed = provider.embed
+
+    async def watched(texts: Any, **options: Any) -> Any:
+        seen.extend(map(type, texts))
+        return await embed(texts, **options)
+
+    monkeypatch.setattr(provider, "embed", watched)
+    for sent in ([[1, 2], [3]], ["a"]):
+        for headers in ({}, {"X-Stainless-Lang": "python"}):
+            body = {"model": "tiny", "input": sent}
+            reply, _ = await running.post("/v1/embeddings", body, headers=headers)
+            assert reply.status == 200
+    assert seen == [tuple, tuple, OpenAIIds, OpenAIIds, str, str]

@@ -40,3 +40,17 @@ def test_tls_can_be_imported_afterwards() -> None:
 def test_an_aiohttp_that_is_there_is_left_alone() -> None:
     code = "import aiohttp; before = aiohttp\n" + LEAN + "print(sys.modules['aiohttp'] is before)"
     assert _python("import sys\n" + code) == "True"
+
+
+def test_what_tls_belongs_to_is_whole_afterwards() -> None:
+    """aiohttp imports both while there is no ssl; prometheus_client fails with those halves."""
+    code = LEAN + (
+        "import http.client, urllib.request, prometheus_client, aiohttp.web\n"
+        "print(http.client.HTTPSConnection.__name__, urllib.request.HTTPSHandler.__name__)"
+    )
+    assert _python(code) == "HTTPSConnection HTTPSHandler"
+
+
+def test_what_was_there_before_stays() -> None:
+    code = "import http.client, sys; before = http.client\n" + LEAN
+    assert _python(code + "print(sys.modules['http.client'] is before is http.client)") == "True"

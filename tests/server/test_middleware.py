@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from cortex_embed.errors import EngineError, OverloadedError
+from cortex_embed import logs
+from cortex_embed.errors import EngineError, OverloadedError, TokensError
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
@@ -35,7 +36,7 @@ def openai_error(body: bytes) -> dict[str, Any]:
 
 def native_error(body: bytes) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(body)
-    assert set(error) == {"error", "code", "param"}
+    assert set(error) == {"error", "code", "error_type", "param"}
     return error
 
 
@@ -62,7 +63,7 @@ async def still_serving(running: Running) -> None:
         (["a\0b"], "[0]"),
         (["a", {}], "[1]"),
         (["a" * 2_000_000], "[0]"),
-        (["a"] * 2049, ""),
+        (["a"] * 16_385, ""),
     ],
 )
 async def test_bad_texts(running: Running, path: str, field: str, texts: object, at: str) -> None:
@@ -103,7 +104,7 @@ async def test_unknown_path(running: Running, path: str) -> None:
         ("GET", "/embed", "POST"),
         ("PUT", "/v1/embeddings", "POST"),
         ("DELETE", "/v1/models", "GET, HEAD"),
-        ("POST", "/", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, POST"),
         ("OPTIONS", "/v1/models/tiny", "GET, HEAD"),
     ],
 )
@@ -210,6 +211,36 @@ async def test_unexpected_failure(
     assert SECRET not in caplog.text
     provider.failure = None
     await still_serving(running)
+
+
+async def test_the_trace_is_in_the_error_log(
+    running: Running, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.failure = RuntimeError(SECRET)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    header = ("traceparent", f"00-{trace}-00f067aa0ba902b7-01")
+    one = [header, ("X-Request-Id", "abc-1")]
+    for headers in (one, [*one, header], [("traceparent", "00-" + trace.upper())]):
+        await running.post("/embed", {"texts": [SECRET]}, headers=headers)
+    first, twice, wrong = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert f"request abc-1 failed (trace {trace}): " in first.getMessage()
+    fields = json.loads(logs.record_as_json(first))
+    assert (fields["request_id"], fields["trace_id"]) == ("abc-1", trace)
+    assert "trace" not in twice.getMessage()
+    assert "trace" not in wrong.getMessage()
+
+
+async def test_too_many_tokens(running: Running, provider: FakeProvider) -> None:
+    provider.failure = TokensError(3_000_000, 2_097_152)
+    for path, field in BOTH:
+        reply, body = await running.post(path, {"model": "tiny", field: ["a"]})
+        assert reply.status == 400
+        assert message(path, body) == (
+            f"{field} has 3000000 tokens; the limit is 2097152 a request (--max-request-tokens). "
+            "Send several requests."
+        )
+        error = openai_error(body) if "v1" in path else native_error(body)
+        assert (error["code"], error["param"]) == ("too_many_tokens", field)
 
 
 async def test_request_id(running: Running) -> None:

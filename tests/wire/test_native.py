@@ -63,6 +63,8 @@ def test_null_means_not_given() -> None:
     [
         ({"texts": "hello"}, "texts", 'got a string; texts must be a list of strings, such as ["'),
         ({"texts": [1]}, "texts[0]", "got a number; texts must be a list of strings"),
+        ({"texts": {"text": "a"}}, "texts", "got an object; texts must be"),
+        ({"texts": ["a", {"text": "b"}]}, "texts[1]", "got an object; texts must be"),
         ({}, "texts", 'texts is missing; send JSON such as {"texts": ["Hello"]}'),
         ({"texts": ["a"], "mode": "search"}, "mode", "got 'search'; mode must be \"query\""),
         ({"texts": ["a"], "mode": 1}, "mode", "got a number; mode must be"),
@@ -97,9 +99,11 @@ def test_golden_errors() -> None:
     assert json.loads(native.encode_error(error)) == {
         "error": "no",
         "code": "model_not_found",
+        "error_type": "Validation",
         "param": "model",
     }
     assert native.status(OverloadedError("busy")) == 429
+    assert json.loads(native.encode_error(OverloadedError("busy")))["error_type"] == "Overloaded"
     assert json.loads(native.encode_error(OverloadedError("\ud800")))["error"] == "?"
 
 

@@ -7,13 +7,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_embed.domain import EmbedRequest, EmbedResult, ModelSpec
 from cortex_embed.errors import (
+    TOO_LONG,
     EmbedError,
     EngineError,
     InvalidRequestError,
@@ -24,7 +24,7 @@ from cortex_embed.errors import (
     RequestTimeoutError,
     RouteError,
 )
-from cortex_embed.wire import openai
+from cortex_embed.wire import jina, openai, voyage
 from cortex_embed.wire.dialect import Asked
 
 if TYPE_CHECKING:
@@ -87,6 +87,135 @@ def test_model_is_required_and_the_served_one_is_named(model: str | None) -> Non
 
 
 @pytest.mark.parametrize(
+    ("given_input", "texts", "single"),
+    [
+        ({"text": "a"}, ("a",), True),
+        ([{"text": "a"}, {"text": ""}], ("a", ""), False),
+        (["a", {"text": "b", "image": None}], ("a", "b"), False),
+    ],
+)
+def test_a_text_may_be_an_object(given_input: object, texts: object, single: bool) -> None:
+    request = decode(model="m", input=given_input).request
+    assert (request.texts, request.single) == (texts, single)
+
+
+@pytest.mark.parametrize(
+    ("given_input", "param", "says"),
+    [
+        (
+            {"image": "https://x/y.png"},
+            "input",
+            "input: got an object that is no text; there are no",
+        ),
+        (
+            [{"text": "a"}, {"image": "aGk="}],
+            "input[1]",
+            "input[1]: got an object that is no text; there",
+        ),
+        ([{"text": "a", "image": "aGk="}], "input[0]", "send strings, or {"),
+        ([{"url": "x"}], "input[0]", "input[0]: got an object that is no text"),
+        ([{"text": "a"}, 5], "input[1]", "input[1] is a token id but input[0] is a string"),
+        ([{"text": 5}], "input[0].text", "got a number; input must be a text"),
+    ],
+)
+def test_what_is_no_text(given_input: object, param: str, says: str) -> None:
+    error = refused(model="m", input=given_input)
+    assert error.param == param
+    assert says in error.message
+
+
+def test_a_vendor_is_known_by_fields_of_its_own() -> None:
+    """Errors after decoding are then answered with that vendor's statuses."""
+    assert decode(model="m", input="a").dialect is None
+    for shared in ({"dimensions": 2}, {"truncate": True}, {"input_type": "query"}, {"user": "u"}):
+        assert decode(model="m", input="a", **shared).dialect is None
+    for own in ({"truncation": True}, {"output_dtype": "int8"}, {"output_dimension": 2}):
+        assert decode(model="m", input="a", **own).dialect is voyage
+    for own in ({"task": "separation"}, {"normalized": True}, {"late_chunking": False}):
+        assert decode(model="m", input="a", **own).dialect is jina
+
+
+@pytest.mark.parametrize(
+    ("fields", "intent"),
+    [
+        ({"input_type": "query", "task": "retrieval.query"}, "query"),
+        ({"input_type": "passage", "task": "retrieval.passage"}, "document"),
+    ],
+)
+def test_two_fields_may_say_the_same(fields: dict[str, Any], intent: str) -> None:
+    assert decode(model="m", input="a", **fields).request.input_type == intent
+    agreed = decode(model="m", input="a", dimensions=2, output_dimension=2).request
+    assert agreed.dimensions == 2
+    both = decode(model="m", input="a", truncation=False, truncate=False).request
+    assert both.truncate == "none"
+    same = decode(model="m", input="a", output_dtype="int8", embedding_type=["int8"])
+    assert same.dtypes == ("int8",)
+    # OpenAI's clients ask for base64 unless told otherwise, and read either.
+    assert decode(model="m", input="a", encoding_format="base64", embedding_type="float") == decode(
+        model="m", input="a", encoding_format="base64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"dimensions": 2, "output_dimension": 3}, "dimensions is 2 but output_dimension is 3"),
+        (
+            {"input_type": "query", "task": "retrieval.passage"},
+            'input_type is "query" but task is "retrieval.passage"',
+        ),
+        (
+            {"input_type": "query", "task": "classification"},
+            'input_type is "query" but task is "classification"',
+        ),
+        ({"truncation": True, "truncate": False}, "truncation is true but truncate is false"),
+        ({"truncation": True, "truncate": "start"}, 'truncation is true but truncate is "start"'),
+        (
+            {"output_dtype": "int8", "embedding_type": "binary"},
+            'output_dtype is "int8" but embedding_type is "binary"',
+        ),
+        (
+            {"encoding_format": "float", "embedding_type": "base64"},
+            'encoding_format is "float" but embedding_type is "base64"',
+        ),
+        # Read as float32 by OpenAI's clients, which ask for base64 by themselves.
+        (
+            {"encoding_format": "base64", "embedding_type": "int8"},
+            'encoding_format is "base64" but embedding_type is "int8"',
+        ),
+        (
+            {"encoding_format": "base64", "embedding_type": ["float", "binary"]},
+            'encoding_format is "base64" but embedding_type is ["float","binary"]',
+        ),
+    ],
+)
+def test_contradictions_name_both_fields(fields: dict[str, Any], says: str) -> None:
+    error = refused(model="m", input="a", **fields)
+    assert error.message == f"{says}; leave one of them out."
+    assert error.param == list(fields)[1]
+
+
+def test_a_contradiction_is_quoted_within_bounds() -> None:
+    wide = int("9" * 4000)
+    assert refused(model="m", input="a", dimensions=wide, output_dimension=-wide).param
+    many = refused(model="m", input="a", output_dtype="int8", embedding_type=["float"] * 9999)
+    assert len(many.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("given_truncate", "meant"),
+    [(True, "end"), (False, "none"), (None, None), ("END", "end"), ("Start", "start")],
+)
+def test_truncate_of_jina_and_of_nim(given_truncate: object, meant: str | None) -> None:
+    assert decode(model="m", input="a", truncate=given_truncate).request.truncate == meant
+
+
+def test_float32_has_no_type_in_openais_words() -> None:
+    with pytest.raises(ValueError, match="float32 only"):
+        openai.encode_request(Asked(EmbedRequest(("a",), model="m"), dtypes=("int8",)))
+
+
+@pytest.mark.parametrize(
     ("given_input", "param", "says"),
     [
         (["a", 1], "input[1]", "input[1] is a token id but input[0] is a string"),
@@ -128,6 +257,7 @@ def test_golden_float_reply(result: EmbedResult) -> None:
         ],
         "model": "tiny",
         "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        "truncated": [{"index": 1, "tokens": 9, "used": 8}],
     }
 
 
@@ -160,6 +290,7 @@ def test_golden_models(spec: ModelSpec) -> None:
     ("error", "status", "kind", "code"),
     [
         (InvalidRequestError("m", param="input[3]"), 400, "invalid_request_error", None),
+        (InvalidRequestError("m", code=TOO_LONG), 400, "invalid_request_error", None),
         (
             InvalidRequestError("m", code="too_many_inputs"),
             400,
@@ -222,56 +353,3 @@ def askeds(draw: st.DrawFn) -> Asked:
 @given(askeds())
 def test_requests_round_trip(asked: Asked) -> None:
     assert openai.decode_request(openai.encode_request(asked), served="x") == asked
-
-
-@given(
-    rows=st.integers(1, 130),
-    width=st.integers(1, 5),
-    data=st.data(),
-    encoding=st.sampled_from(["float", "base64"]),
-)
-def test_replies_round_trip(rows: int, width: int, data: st.DataObject, encoding: str) -> None:
-    """Every float32 survives both encodings, over several slices."""
-    values = data.draw(
-        st.lists(
-            st.floats(width=32, allow_nan=False, allow_infinity=False),
-            min_size=width,
-            max_size=width,
-        )
-    )
-    vectors = np.tile(np.array(values, dtype=np.float32), (rows, 1)) * np.float32(0.5)
-    model = ModelSpec("m", "r", "0", "bert", "cls", True, width, 8, "", "", "MIT")
-    asked = Asked(EmbedRequest(("a",) * rows), encoding=encoding)  # type: ignore[arg-type]
-    answer = openai.decode_response(openai.encode_response(asked, EmbedResult(vectors, 5, model)))
-    np.testing.assert_array_equal(answer.vectors, vectors)
-    assert (answer.model, answer.tokens) == ("m", 5)
-    assert answer.vectors.dtype == np.float32
-
-
-def test_replies_of_other_servers() -> None:
-    """Out of order, without usage or model, with keys we do not know."""
-    body = {"data": [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0], "x": 1}]}
-    answer = openai.decode_response(json.dumps(body).encode())
-    assert answer.vectors.tolist() == [[1.0], [2.0]]
-    assert answer.tokens is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"[]",
-        b'{"data": []}',
-        b'{"data": [{"index": 1, "embedding": [1]}]}',
-        b'{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]}',
-        b'{"data": [{"index": 0, "embedding": [1]}, {"index": 1, "embedding": [1, 2]}]}',
-        b'{"data": [{"index": 0, "embedding": "A"}]}',
-        b'{"data": [{"index": 0, "embedding": "AAAA"}]}',
-        b'{"data": [{"index": 0, "embedding": "\xff"}]}',
-        b'{"error": {"message": "no"}}',
-    ],
-)
-def test_what_is_not_a_reply_is_a_value_error(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        openai.decode_response(body)

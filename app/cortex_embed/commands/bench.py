@@ -71,7 +71,7 @@ def _whole_numbers(flag: str, raw: str, most: int) -> tuple[int, ...]:
 
 
 def _seconds(raw: str) -> float:
-    from cortex_embed.config import duration
+    from cortex_embed.parsers import duration
 
     try:
         value = duration(raw)
@@ -120,7 +120,7 @@ def _target(settings: Settings, options: Options) -> Target:
         return HttpTarget(
             options.url, options.model, encoding=options.encoding, headers=options.headers
         )
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     return ServiceTarget(build_service(settings))
 

@@ -114,26 +114,25 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _one_model(settings: Settings, name: str | None) -> Iterator[Finding]:
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.service import locate_model
+    from cortex_embed.composition import locate_model
 
     missing = _to_download(settings, name)
     if missing is not None:
         yield missing
         return
     found = locate_model(settings, name)
-    artifact, precision = found.artifact, found.choice.precision
-    artifact.verify(precision)
-    spec = artifact.spec
-    yield Finding(
-        "model",
-        f"{spec.id}, {spec.dimensions} dimensions, {spec.max_tokens} tokens, licence "
-        f"{spec.licence}; every file verified",
-    )
-    graph = "our own export" if artifact.is_own else "the repository's own graph"
-    yield Finding("graph", f"{graph}, in {artifact.directory}")
-    yield Finding("precision", str(found.choice))
-    yield Finding("fingerprint", fingerprint(artifact, precision))
+    model, artifact = found.model, found.artifact
+    spec = model.spec
+    about = f"{spec.id}, {spec.dimensions} dimensions, {spec.max_tokens} tokens, licence "
+    if artifact is None:
+        yield Finding("model", f"{about}{spec.licence}; {model.origin}", "note")
+    else:
+        artifact.verify(found.choice.precision)
+        yield Finding("model", f"{about}{spec.licence}; every file verified")
+        graph = "our own export" if artifact.is_own else "the repository's own graph"
+        yield Finding("graph", f"{graph}, in {artifact.directory}")
+        yield Finding("precision", str(found.choice))
+    yield Finding("fingerprint", model.fingerprint)
 
 
 def _to_download(settings: Settings, name: str | None) -> Finding | None:

@@ -75,7 +75,7 @@ def run(settings: Settings, options: Options) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head -1` ends us quietly
     source = lines.source(options.texts, options.input, options.field, settings.max_text_chars)
     kind = sinks.output_format(options.output, options.format)
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     service = build_service(settings)
     width = service.resolve(None).dimensions

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cortex_embed.commands.instances import Identity, Instance, Record, identity, runtime_dir
-from cortex_embed.config import DECIDED_BY_ENSURE, child_environment, duration, rows
+from cortex_embed.config import DECIDED_BY_ENSURE, child_environment, rows
 from cortex_embed.errors import InstanceError, OutputError, UsageError
+from cortex_embed.parsers import duration
 from cortex_embed.processes import started
 
 if TYPE_CHECKING:

@@ -136,21 +136,19 @@ class Instance:
 
 
 def identity(settings: Settings) -> Identity:
-    """What `settings` ask for. Raises what `locate` and `choose` raise."""
+    """What `settings` ask for. Raises what `locate_models` raises."""
     from hashlib import sha256
 
     from cortex_embed import __version__
-    from cortex_embed.service import locate_models
+    from cortex_embed.composition import locate_models
 
     found = locate_models(settings)
-    precisions = [one.choice.precision for one in found]
     # The manifest, not the path: the embedded model lies elsewhere in every one-file start.
-    manifests = [one.artifact.manifest for one in found]
-    facts = [__version__, manifests, precisions, settings.on_overlong]
+    facts = [__version__, [one.model.facts for one in found], settings.on_overlong]
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    models = ", ".join(one.artifact.spec.id for one in found)
-    shown = ", ".join(dict.fromkeys(precisions))
-    return Identity(__version__, models, shown, digest[:_HASH_SHOWN])
+    models = ", ".join(one.model.spec.id for one in found)
+    precisions = ", ".join(dict.fromkeys(one.choice.precision for one in found))
+    return Identity(__version__, models, precisions, digest[:_HASH_SHOWN])
 
 
 def all_of(directory: Path) -> list[Instance]:

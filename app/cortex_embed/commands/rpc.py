@@ -54,7 +54,7 @@ def run(settings: Callable[[], Settings]) -> int:
     output = pipes.Output(pipes.own_stdout())
     try:
         given = settings()
-        logs.configure(given.log_level)
+        logs.configure(given.log_level, given.log_format)
         return asyncio.run(Host(given, partial(_build, given), output).run(pipes.stdin()))
     except Exception as why:
         unexpected = EmbedError(f"The start failed: {type(why).__name__}; stderr has more.")
@@ -63,7 +63,7 @@ def run(settings: Callable[[], Settings]) -> int:
 
 
 def _build(settings: Settings) -> EmbeddingService:
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     return build_service(settings)
 

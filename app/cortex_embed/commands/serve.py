@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
     with _Early() as early, unblocked_stderr():
         from cortex_embed import logs
 
-        report: Reporter = logs.Reporter()
+        report: Reporter = logs.Reporter(form=settings.log_format)
         try:
             watch = _watch(settings)
             report = _reporter(settings, report)
@@ -56,9 +56,7 @@ def run(settings: Settings) -> int:
             report.failed(error)
             return error.exit_code
         except Exception as why:
-            import traceback
-
-            traceback.print_exc()
+            _say_where(why, settings)
             report.failed(EmbedError(f"unexpected failure: {type(why).__name__}; see stderr"))
             return EmbedError.exit_code
 
@@ -67,17 +65,18 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
     """Bind, announce, start to load, import the server, run it."""
     import gc
 
-    from cortex_embed.config import token
-    from cortex_embed.service import build_service, locate_models
+    from cortex_embed import config
+    from cortex_embed.composition import build_service, locate_models
 
-    key = token(settings.token_env) if settings.token_env else None
-    if key is None and settings.sidecar:
-        key = os.urandom(32).hex()
+    token = config.token(settings.token_env) if settings.token_env else None
+    if token is None and settings.sidecar:
+        token = os.urandom(32).hex()
+    keys = config.keys(settings)
     located = locate_models(settings)
     with _listening(settings) as listener:
         early.listener = listener
         watch.at_exit(listener.close)
-        report.listening(listener, key)
+        report.listening(listener, token, keyed=bool(keys))
 
         service = build_service(settings, located)
         service.begin()
@@ -90,18 +89,45 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
 
         from cortex_embed.server.lifecycle import Server
 
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
+        keys = keys if token is None else (token, *keys)
+        _warn(settings, listener, keyed=bool(keys))
 
         async def main() -> int:
             gc.freeze()
             gc.enable()
             sys.setswitchinterval(_TURN)
-            server = Server(settings, service, report, listener, key)
+            server = Server(settings, service, report, listener, keys)
             server.before_leaving = watch.clean
             _stop_when_orphaned(watch, server)
             return await server.run()
 
         return asyncio.run(main())
+
+
+def _warn(settings: Settings, listener: Listener, *, keyed: bool) -> None:
+    """Say what the person may not have meant. Where `log_level` lets it."""
+    import logging
+
+    from cortex_embed.commands import exposure
+
+    for line in exposure.warnings(settings, listener, keyed=keyed):
+        logging.getLogger(__name__).warning(line)
+
+
+def _say_where(why: Exception, settings: Settings) -> None:
+    """What whoever repairs it needs of an unexpected failure."""
+    if settings.log_format == "json":
+        import logging
+
+        from cortex_embed import logs
+
+        logs.configure(settings.log_level, settings.log_format)
+        logging.getLogger(__name__).critical("unexpected failure", exc_info=why)
+        return
+    import traceback
+
+    traceback.print_exc()
 
 
 @contextmanager

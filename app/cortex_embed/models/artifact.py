@@ -28,6 +28,7 @@ GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 SCHEMA = 2
 PRECISIONS = ("fp32", "int8")
+OUTPUTS = ("text", "tokens")
 _CHUNK = 2 * 2**20
 _WAY_OUT = (
     "Make the artifact directory again (`nox -s serve` in a source checkout), "
@@ -47,6 +48,7 @@ class FileFact:
 class Graph:
     """One ONNX graph of the model. `data` is the file of its weights.
 
+    `output` is `text` (one vector a text) or `tokens` (one state a token).
     `is_own` says that our exporter made it; else it is run as its authors published it, and its
     opset is not known (1). `alone` says that its vectors depend on their batch.
     """
@@ -55,6 +57,7 @@ class Graph:
     data: str
     precision: str
     opset: int
+    output: str = "text"
     is_own: bool = True
     alone: bool = False
 
@@ -79,7 +82,7 @@ class Artifact:
     @property
     def precisions(self) -> tuple[str, ...]:
         """What this artifact can be served in."""
-        return tuple(p for p in PRECISIONS if any(g.precision == p for g in self.graphs))
+        return tuple(p for p in PRECISIONS if self._graphs(p))
 
     @property
     def is_own(self) -> bool:
@@ -92,17 +95,32 @@ class Artifact:
         return any(g.alone for g in self.graphs)
 
     def graph_for(self, precision: str, newest_opset: int) -> Path:
-        """The graph of `precision` with the newest opset that the runtime reads.
+        """The pooling graph of `precision` with the newest opset that the runtime reads.
 
         Raises ModelFileError when there is none.
         """
-        fitting = [g for g in self.graphs if g.precision == precision and g.opset <= newest_opset]
+        fitting = self._graphs(precision, newest_opset=newest_opset)
         if not fitting:
             raise ModelFileError(
                 f"{self.directory} has no {precision} graph for opset {newest_opset} or older. "
                 + _WAY_OUT
             )
         return self.directory / max(fitting, key=lambda g: g.opset).file
+
+    def token_graph_for(self, precision: str, newest_opset: int) -> Path | None:
+        """The same of the graphs of token states; None in an artifact that was made without."""
+        fitting = self._graphs(precision, output="tokens", newest_opset=newest_opset)
+        return self.directory / max(fitting, key=lambda g: g.opset).file if fitting else None
+
+    def _graphs(
+        self, precision: str, *, output: str = "text", newest_opset: int | None = None
+    ) -> list[Graph]:
+        return [
+            g
+            for g in self.graphs
+            if (g.precision, g.output) == (precision, output)
+            and (newest_opset is None or g.opset <= newest_opset)
+        ]
 
     def passed_gate(self, precision: str) -> bool:
         """Whether the export measured that `precision` keeps the model's quality."""
@@ -238,6 +256,7 @@ def _graphs(table: Table) -> tuple[Graph, ...]:
             data=entry.text("data"),
             precision=entry.text("precision"),
             opset=entry.whole("opset", low=1),
+            output=entry.choice("output", OUTPUTS) if "output" in entry.data else "text",
             is_own="source" not in entry.data or entry.choice("source", ("repository",)) == "",
             alone=entry.flag("alone") if "alone" in entry.data else False,
         )

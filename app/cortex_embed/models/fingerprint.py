@@ -20,7 +20,12 @@ _WEIGHTS = "model.safetensors"
 
 def fingerprint(artifact: Artifact, precision: str) -> str:
     """`cx1:` and 16 hexadecimal digits, for vectors of `artifact` in `precision`."""
-    text = json.dumps(parts(artifact, precision), sort_keys=True, ensure_ascii=False)
+    return digest(parts(artifact, precision))
+
+
+def digest(named: dict[str, Any]) -> str:
+    """The short word for what `parts`, or another provider's own, name."""
+    text = json.dumps(named, sort_keys=True, ensure_ascii=False)
     return f"{SCHEME}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

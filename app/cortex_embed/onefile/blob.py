@@ -102,5 +102,14 @@ def read_index(file: BinaryIO, start: int, size: int) -> Index:
     return Index(entries, table["modules"], table["needs"], f"{zlib.crc32(raw):08x}{size:010x}")
 
 
+def read(file: BinaryIO, entry: Entry) -> bytes:
+    """One small file of a blob, into memory. Raises ModelFileError if it is not what was packed."""
+    file.seek(entry.offset)
+    data = file.read(entry.size)
+    if zlib.crc32(data) != entry.crc32:
+        raise ModelFileError(_damaged("a file in it is not what was packed"))
+    return data
+
+
 def _damaged(what: str) -> str:
     return f"this executable is damaged: {what}. Download it again."

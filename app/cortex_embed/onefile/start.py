@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RUNTIME = "runtime.blob"
 MODEL = "model.blob"
+VOCABULARIES = "vocabularies.blob"
 
 
 class Finder:
@@ -110,3 +111,15 @@ def model_dir() -> Path | None:
     from cortex_embed.onefile.unpack import unpacked
 
     return unpacked(Path(sys.executable), model, run=False)
+
+
+def carried(name: str, path: str) -> bytes | None:
+    """File `path` of blob `name`, without unpacking it; None if this executable has none.
+
+    Raises OSError, ModelFileError.
+    """
+    index = _indices().get(name)
+    if index is None or path not in index.files:
+        return None
+    with Path(sys.executable).open("rb") as file:
+        return blob.read(file, index.files[path])

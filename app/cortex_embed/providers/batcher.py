@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
+from cortex_embed.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,6 +93,10 @@ class _Queue:
     buckets: dict[int, deque[_Entry]] = field(default_factory=dict)
     tokens: int = 0
 
+    @property
+    def texts(self) -> int:
+        return sum(map(len, self.buckets.values()))
+
     def push(self, entry: _Entry) -> None:
         self.tokens += entry.length
         self.buckets.setdefault(entry.length, deque()).append(entry)
@@ -152,6 +157,7 @@ class MicroBatcher:
         max_queue_tokens: int,
         run_alone: Run | None = None,
         when_idle: Callable[[], object] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._run = run
         self._run_alone = run_alone or run
@@ -173,10 +179,16 @@ class MicroBatcher:
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(workers + 1, thread_name_prefix="engine")
+        self._metrics = metrics or Metrics()
+        self._metrics.watch(self.backlog)
 
     @property
     def queued_tokens(self) -> int:
         return sum(lane.tokens for lane in self._lanes.values())
+
+    def backlog(self) -> tuple[int, int]:
+        """Texts and tokens that wait."""
+        return sum(lane.texts for lane in self._lanes.values()), self.queued_tokens
 
     async def embed(self, texts: Sequence[Ids], *, priority: Priority | None = None) -> Batched:
         """Vectors of n >= 1 texts, in order. Without a `priority`, size decides the lane.
@@ -291,7 +303,9 @@ class MicroBatcher:
         except Exception as why:  # whatever the runtime raises, its waiters must hear of it
             self._after_failure(entries, why)
         else:
-            self._settle(entries, vectors, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.ran([e.length for e in entries], seconds)
+            self._settle(entries, vectors, seconds)
         self._dispatch()
         self._rest(sum(e.length for e in entries))
 
@@ -336,3 +350,4 @@ class MicroBatcher:
             await asyncio.wait(waiting)
         # A run whose request was cancelled may still be under way.
         await self._loop.run_in_executor(None, self._pool.shutdown)
+        self._metrics.forget(self.backlog)

@@ -13,8 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
-from cortex_embed.domain import Pooled, Timings, Truncation
-from cortex_embed.errors import NotReadyError, TextError, UnsupportedError
+from cortex_embed.domain import Pooled, Timings, TokenStates, Truncation
+from cortex_embed.errors import (
+    InvalidRequestError,
+    NotReadyError,
+    TextError,
+    TokensError,
+    UnsupportedError,
+)
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
@@ -27,18 +33,20 @@ if TYPE_CHECKING:
         Priority,
         Text,
         Token,
-        TokenStates,
         Truncate,
     )
+    from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engine import Engine
     from cortex_embed.providers.repository_engine import RepositoryEngine
+    from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
 
     AnyEngine = Engine | RepositoryEngine
 
 T = TypeVar("T")
+SomeText = TypeVar("SomeText", bound="Text")
 
 _SLICE_CHARS = 200_000
 """Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
@@ -63,10 +71,16 @@ class LocalProvider:
         precision: str = "fp32",
         max_memory: int = 0,
         run_memory: int = 0,
+        max_request_tokens: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`max_memory` bounds the process, `run_memory` this model's runs alone; in bytes, 0 for
-        no bound."""
+        """`max_memory` bounds the process, `run_memory` this model's runs alone; in bytes.
+
+        These and `max_request_tokens` are no bound when 0; `metrics` is told of every micro-batch.
+        """
         self._artifact = artifact
+        self._max_request_tokens = max_request_tokens
+        self._metrics = metrics
         self._precision = precision
         self._max_memory = max_memory
         self._run_memory = run_memory
@@ -75,9 +89,8 @@ class LocalProvider:
         self._max_queue_tokens = max_queue_tokens
         self._tokenizer: Tokenizer | None = None
         self._batcher: MicroBatcher | None = None
-        self._reading: (
-            tuple[Future[None], Future[Tokenizer], Future[Engine | RepositoryEngine]] | None
-        ) = None
+        self._states: TokenStateRunner | None = None
+        self._reading: tuple[Future[None], Future[Tokenizer], Future[AnyEngine]] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._widening: asyncio.Future[None] | None = None
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
@@ -133,6 +146,19 @@ class LocalProvider:
             max_batch_tokens=1 if self._artifact.alone else size.max_batch_tokens,
             max_queue_tokens=self._max_queue_tokens,
             when_idle=memory.give_back,
+            metrics=self._metrics,
+        )
+        self._states = self._state_runner(size.max_batch_tokens)
+
+    def _state_runner(self, max_batch_tokens: int) -> TokenStateRunner | None:
+        from cortex_embed.providers.engine import newest_opset
+        from cortex_embed.providers.states import TokenStateRunner
+
+        graph = self._artifact.token_graph_for(self._precision, newest_opset())
+        if graph is None:
+            return None
+        return TokenStateRunner(
+            graph, dimensions=self.spec.dimensions, max_batch_tokens=max_batch_tokens
         )
 
     def _widen(self, loop: asyncio.AbstractEventLoop, engine: AnyEngine) -> None:
@@ -192,27 +218,26 @@ class LocalProvider:
         started = time.perf_counter()
         encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
         tokenized = time.perf_counter()
+        tokens = self._counted(encoded)
         batched = await self._batcher.embed([e.ids for e in encoded])
         return Pooled(
             vectors=batched.vectors,
-            tokens=sum(len(e.ids) for e in encoded),
-            truncations=tuple(
-                Truncation(index=i, tokens=e.tokens, used=len(e.ids))
-                for i, e in enumerate(encoded)
-                if e.tokens > len(e.ids)
-            ),
+            tokens=tokens,
+            truncations=_truncations(encoded),
             timings=Timings(
                 tokenize=tokenized - started,
                 queue=batched.queue_seconds,
                 engine=batched.engine_seconds,
             ),
+            read_as=next((e.read_as for e in encoded if e.read_as), None),
         )
 
     async def _encode(
         self, texts: Sequence[Text], prefix: str, truncate: Truncate
     ) -> list[Encoded]:
         assert self._tokenizer is not None  # noqa: S101 - embed() has checked; this is for mypy
-        if sum(map(len, texts)) <= _INLINE_CHARS:
+        # Ids may need another vocabulary, which takes its time to load.
+        if sum(map(len, texts)) <= _INLINE_CHARS and all(isinstance(t, str) for t in texts):
             return self._tokenizer.encode(texts, prefix=prefix, truncate=truncate)
         loop = asyncio.get_running_loop()
         encoded: list[Encoded] = []
@@ -222,7 +247,7 @@ class LocalProvider:
                     self._tokenizing, _encode, self._tokenizer, part, prefix, truncate
                 )
             except TextError as why:
-                raise TextError(len(encoded) + why.index, why.message) from None
+                raise TextError(len(encoded) + why.index, why.message, code=why.code) from None
         return encoded
 
     async def tokenize(
@@ -231,9 +256,12 @@ class LocalProvider:
         """See `domain.Provider.tokenize`."""
         tokenizer = self._loaded_tokenizer()
         prefix = self.spec.prefix(input_type)
-        return await self._in_tokenizing_thread(
-            partial(tokenizer.tokens, texts, prefix=prefix, special=special)
-        )
+        tokens: list[list[Token]] = []
+        for part in _slices(texts):
+            tokens += await self._in_tokenizing_thread(
+                partial(tokenizer.tokens, part, prefix=prefix, special=special)
+            )
+        return tokens
 
     async def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
         """See `domain.Provider.detokenize`."""
@@ -246,7 +274,48 @@ class LocalProvider:
         self, texts: Sequence[Text], *, input_type: InputType | None, truncate: Truncate
     ) -> TokenStates:
         """See `domain.Provider.token_states`."""
-        raise UnsupportedError(f"{self.spec.id} gives one vector a text, not one a token.")
+        self._loaded_tokenizer()
+        if self._states is None:
+            raise UnsupportedError(
+                f"This copy of {self.spec.id} has no graph of token states: it gives one vector a "
+                "text, not one a token. Export the model again, or ask for embeddings."
+            )
+        encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
+        tokens = self._counted(encoded)
+        self._check_states(tokens)
+        states = await self._states.run([e.ids for e in encoded])
+        return TokenStates(states, tokens, _truncations(encoded))
+
+    def _counted(self, encoded: Sequence[Encoded]) -> int:
+        """Tokens of a whole request. Raises TokensError for more than one may have."""
+        tokens = sum(len(e.ids) for e in encoded)
+        if 0 < self._max_request_tokens < tokens:
+            raise TokensError(tokens, self._max_request_tokens)
+        return tokens
+
+    def _check_states(self, tokens: int) -> None:
+        """Raises InvalidRequestError for more states than one reply may hold."""
+        from cortex_embed.providers.states import MAX_TOKENS
+
+        limit, why = MAX_TOKENS, "the limit"
+        taken = memory.resident() if self._max_memory else None
+        if taken is not None:
+            room = (
+                self._max_memory
+                - taken
+                - memory.run_bytes(
+                    self._artifact.manifest, self._max_batch_tokens, self.spec.max_tokens
+                )
+            )
+            room //= memory.state_bytes(self.spec.dimensions)
+            if room < limit:
+                limit, why = max(room, 0), "what --max-memory leaves room for now"
+        if tokens > limit:
+            raise InvalidRequestError(
+                f"The texts have {tokens} tokens in all, and every one's state is asked for; "
+                f"{why} is {limit} a request. Send fewer texts at a time.",
+                code="too_many_tokens",
+            )
 
     def _loaded_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
@@ -263,16 +332,19 @@ class LocalProvider:
         """
         if self._later is not None:
             self._later.cancel()
-        if self._widening is not None:
-            await self._widening
         if self._batcher is not None:
             await self._batcher.close()
+        if self._states is not None:
+            await self._states.close()
         self._batcher = None
+        self._states = None
         self._tokenizer = None
         # Not on the event loop: a thread may still tokenize for somebody who has gone.
         await asyncio.get_running_loop().run_in_executor(
             None, partial(self._tokenizing.shutdown, wait=True, cancel_futures=True)
         )
+        if self._widening is not None:  # last: it may raise, and all else is to be released
+            await self._widening
 
 
 def _encode(
@@ -281,13 +353,23 @@ def _encode(
     return tokenizer.encode(texts, prefix=prefix, truncate=truncate)
 
 
-def _slices(texts: Sequence[Text]) -> list[Sequence[Text]]:
-    slices: list[Sequence[Text]] = []
+def _truncations(encoded: Sequence[Encoded]) -> tuple[Truncation, ...]:
+    return tuple(
+        Truncation(index=i, tokens=e.tokens, used=len(e.ids))
+        for i, e in enumerate(encoded)
+        if e.tokens > len(e.ids)
+    )
+
+
+def _slices(texts: Sequence[SomeText]) -> list[Sequence[SomeText]]:
+    slices: list[Sequence[SomeText]] = []
     start = chars = 0
     for end, text in enumerate(texts):
-        if end > start and chars + len(text) > _SLICE_CHARS:
+        # An id stands for some four characters.
+        size = len(text) * (1 if isinstance(text, str) else 4)
+        if end > start and chars + size > _SLICE_CHARS:
             slices.append(texts[start:end])
             start, chars = end, 0
-        chars += len(text)
+        chars += size
     slices.append(texts[start:])
     return slices

@@ -59,6 +59,12 @@ def run_bytes(manifest: Mapping[str, Any], tokens: int, longest: int) -> int:
     return int(states + heads * longest * longest * _FLOAT)
 
 
+def state_bytes(dimensions: int) -> int:
+    """Upper estimate of what one token's state takes until it is sent: the numbers, and their
+    JSON twice (the parts, and the parts joined) with up to 15 characters a number."""
+    return dimensions * (_FLOAT + 2 * 15)
+
+
 def fit(
     limit: int, taken: int, manifest: Mapping[str, Any], *, workers: int, max_batch_tokens: int
 ) -> Fit:

@@ -1,5 +1,8 @@
 """Text to token ids: prefix, truncation with counts, and nothing silent.
 
+A caller's own ids are taken as they are; ids of OpenAI's vocabulary become their text first
+(`cl100k`), and any others are refused.
+
 Truncation is ours: tokenizer files carry limits of their own (MiniLM's says 128 where the
 model's is 256), so the file's truncation and padding are switched off. This module must
 never drop a token without counting it.
@@ -8,10 +11,12 @@ never drop a token without counting it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 from typing import TYPE_CHECKING
 
-from cortex_embed.domain import Token
-from cortex_embed.errors import ModelFileError, TextError
+from cortex_embed.domain import OpenAIIds, Token
+from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
+from cortex_embed.providers import cl100k
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,14 +33,21 @@ if TYPE_CHECKING:
 _PIECE_CHARS = 50_000
 """A longer text is tokenized in pieces: an encoding holds some 100 bytes per token, and
 only the piece that is kept need exist beyond its count."""
+_TELLING = 64
+"""So many ids that this model's tokenizer could have made are its own: chance does not do that
+(of 1,400 English texts in OpenAI's ids, none of 8 words could be this model's as well)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """`ids` int64 [used], special tokens included; `tokens` the count before truncation."""
+    """`ids` int64 [used], special tokens included; `tokens` the count before truncation.
+
+    `read_as` is the vocabulary that a caller's ids were read in, if it is not this model's.
+    """
 
     ids: Ids
     tokens: int
+    read_as: str | None = None
 
 
 def pieces(text: str, limit: int = _PIECE_CHARS) -> Iterator[str]:
@@ -82,17 +94,73 @@ class Tokenizer:
 
         Holds no lock of the interpreter while it tokenizes; safe to call from any thread.
         """
-        strings = [prefix + text for text in texts if isinstance(text, str)]
+        read = [self._read(index, text) for index, text in enumerate(texts)]
+        strings = [prefix + text for text in read if isinstance(text, str)]
         contents = iter(self._contents(strings, truncate))
         encoded = []
-        for index, text in enumerate(texts):
+        for index, text in enumerate(read):
             if isinstance(text, str):
                 content, total = next(contents)
             else:
                 content = self._content_of_ids(index, text, prefix)
                 total = len(content)
-            encoded.append(self._finish(index, content, total, truncate))
+            read_as = None if text is texts[index] else cl100k.NAME
+            encoded.append(self._finish(index, content, total, truncate, read_as))
         return encoded
+
+    def _read(self, index: int, text: Text) -> Text:
+        """The text of a caller's ids of OpenAI's vocabulary; everything else as it is.
+
+        Raises TextError for ids that are neither OpenAI's nor, with their special tokens, this
+        model's: they would give a well-formed vector of nothing.
+        """
+        if isinstance(text, str) or self._has_special_tokens(text):
+            return text
+        problem = "this installation carries no other vocabulary"
+        vocabulary = cl100k.cl100k()
+        if vocabulary is not None:
+            try:
+                spelled = vocabulary.text(text)
+            except cl100k.NotCl100kError as why:
+                problem = f"nor are they OpenAI's {cl100k.NAME}: {why}"
+            else:
+                if isinstance(text, OpenAIIds) or not self._could_be_own(text, spelled):
+                    return spelled
+                problem = "they could be its own without them, and could be another's"
+        raise TextError(
+            index,
+            "these token ids are not certain to be of this model's vocabulary: its special tokens "
+            f"are not at their ends, and {problem}. {self._way_out()}",
+        )
+
+    def _has_special_tokens(self, ids: tuple[int, ...]) -> bool:
+        head, tail = len(self._head), len(self._tail)
+        return (
+            0 < head + tail <= len(ids)
+            and list(ids[:head]) == self._head
+            and list(ids[len(ids) - tail :]) == self._tail
+        )
+
+    def _could_be_own(self, ids: tuple[int, ...], spelled: str) -> bool:
+        """Whether `ids` are as likely this model's without special tokens as OpenAI's.
+
+        Only if its tokenizer makes them of some text. Then that text must be less usual than
+        the one that they spell for OpenAI. A vocabulary is ordered by frequency, roughly, so
+        ranks are a measure of that (Zipf's law).
+        """
+        first = list(ids[:_TELLING])
+        if max(first) >= self.vocab_size:
+            return False
+        own = self._hf.decode(first, skip_special_tokens=False)
+        if self._bare_ids(own) != first:
+            return False
+        if len(ids) > _TELLING:
+            return True
+        return _surprise(self._bare_ids(spelled)) >= _surprise(first)
+
+    def _bare_ids(self, string: str) -> list[int]:
+        ids: list[int] = self._hf.encode(string, add_special_tokens=False).ids
+        return ids
 
     def _contents(self, strings: list[str], truncate: Truncate) -> list[tuple[list[int], int]]:
         """Ids without special tokens, and how many there were in all."""
@@ -120,39 +188,26 @@ class Tokenizer:
         return kept, total
 
     def _content_of_ids(self, index: int, ids: tuple[int, ...], prefix: str) -> list[int]:
-        """A caller's own token ids, stripped of their special tokens.
-
-        Ids of another vocabulary would give a well-formed vector of nothing: OpenAI clients
-        send cl100k ids unless told not to. Only a sequence with this model's own special
-        tokens at both ends is certain to be its.
-        """
-        way_out = (
-            "Send the text as a string (LangChain: check_embedding_ctx_length=False), or ids made "
-            f"by this model's tokenizer, special tokens included ({self._example()})."
-        )
+        """A caller's own token ids, stripped of their special tokens. Raises TextError."""
         for position, token in enumerate(ids):
             if not 0 <= token < self.vocab_size:
                 raise TextError(
                     index,
                     f"token id {token} at position {position} is outside this model's vocabulary "
-                    f"of {self.vocab_size}. {way_out}",
+                    f"of {self.vocab_size}. {self._way_out()}",
                 )
-        head, tail = len(self._head), len(self._tail)
-        if (
-            len(ids) < head + tail
-            or list(ids[:head]) != self._head
-            or list(ids[len(ids) - tail :]) != self._tail
-        ):
-            raise TextError(
-                index,
-                f"these token ids are not certain to be of this model's vocabulary. {way_out}",
-            )
         if prefix:
             raise TextError(
                 index, "token ids cannot take this model's prefix for the stated input type. "
                 "Send the text as a string, or state no input type.",
             )  # fmt: skip
-        return list(ids[head : len(ids) - tail])
+        return list(ids[len(self._head) : len(ids) - len(self._tail)])
+
+    def _way_out(self) -> str:
+        return (
+            "Send the text as a string (LangChain: check_embedding_ctx_length=False), or ids made "
+            f"by this model's tokenizer, special tokens included ({self._example()})."
+        )
 
     def _example(self) -> str:
         names = [self._hf.id_to_token(i) or str(i) for i in (*self._head, *self._tail)]
@@ -186,7 +241,9 @@ class Tokenizer:
                     )
         return self._hf.decode_batch([list(one) for one in ids], skip_special_tokens=skip_special)
 
-    def _finish(self, index: int, content: list[int], total: int, truncate: Truncate) -> Encoded:
+    def _finish(
+        self, index: int, content: list[int], total: int, truncate: Truncate, read_as: str | None
+    ) -> Encoded:
         import numpy as np
 
         special = len(self._head) + len(self._tail)
@@ -197,7 +254,13 @@ class Tokenizer:
                     index,
                     f"the text has {total + special} tokens; this model reads at most "
                     f"{self.max_tokens}. Shorten it, or ask for truncation.",
+                    code=TOO_LONG,
                 )
             content = content[-room:] if truncate == "start" else content[:room]
         ids = np.array([*self._head, *content, *self._tail], dtype=np.int64)
-        return Encoded(ids=ids, tokens=total + special)
+        return Encoded(ids=ids, tokens=total + special, read_as=read_as)
+
+
+def _surprise(ids: Sequence[int]) -> float:
+    """Bits that the ids take, if an id is as likely as one over its rank."""
+    return sum(log2(token + 1) for token in ids)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.errors import AuthenticationError, ForbiddenError
+from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
-from cortex_embed.server.keys import GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
+from cortex_embed.server.keys import CORS, GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
 from cortex_embed.server.middleware import around
 from cortex_embed.server.routes import ROUTES
 
@@ -30,6 +31,7 @@ def build_app(
     app[SETTINGS] = settings
     app[TRAFFIC] = Traffic()
     app[GUARD] = guard or Guard()
+    app[CORS] = Cors(settings.cors_origins or ())
     app[LOADED] = asyncio.Event()
     for route in ROUTES:
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)

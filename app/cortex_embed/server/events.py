@@ -46,7 +46,7 @@ class Listening:
     """The process that serves."""
     version: str
     token: str | None = None
-    """For `Authorization: Bearer`; left out where no token is asked for."""
+    """For `Authorization: Bearer`; left out where this launch has none of its own."""
     uds: str | None = None
     """The Unix socket, where it listens on one."""
 
@@ -78,6 +78,8 @@ class Ready:
     dimensions: int
     max_tokens: int
     precision: str
+    fingerprint: str | None = None
+    """Identity of the vector space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,8 @@ class HostReporter:
         for outlet in self._outlets:
             outlet.settle(_LAST_SECONDS)
 
-    def listening(self, listener: Listener, token: str | None) -> None:
+    def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
+        del keyed  # the keys of --api-key-file are not ours to tell
         self._reach = {
             "url": listener.url,
             "host": listener.host,
@@ -157,6 +160,7 @@ class HostReporter:
             dimensions=spec.dimensions,
             max_tokens=spec.max_tokens,
             precision=str(model.facts.get("precision", "fp32")),
+            fingerprint=model.fingerprint or None,
         )
         if self.ready_file is not None:
             self.ready_file.write(encode(event))

@@ -9,25 +9,30 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import (
+    FingerprintError,
     InvalidRequestError,
     NotReadyError,
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from cortex_embed.server.keys import LOADED, SERVICE, SETTINGS
+from cortex_embed.server.keys import DIALECT, LOADED, SERVICE, SETTINGS
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cortex_embed.domain import Truncation
-    from cortex_embed.wire.dialect import Dialect
+    from cortex_embed.wire.dialect import Asked, ServerDialect
+
+T = TypeVar("T")
 
 # Above these a thread decodes and encodes: 2 ms of work each (measured: 9 ms per MB of token
 # ids, 18 ms for 2,048 x 384 numbers), ten times what the hand-over costs. orjson and msgspec
@@ -37,26 +42,75 @@ LARGE_BODY = 256 * 2**10
 LARGE_REPLY = 100_000
 # Clients refuse long header lines (aiohttp and Node from 8 to 16 KiB for all of them).
 _INDICES_SHOWN = 100
+# What OpenAI's libraries, which Stainless generates, send with every request.
+_OPENAI_CLIENT = "X-Stainless-Lang"
+READ_AS = "X-Token-Ids"
+FINGERPRINT = "X-Embedding-Fingerprint"
+IF_FINGERPRINT = "If-Embedding-Fingerprint"
+_FINGERPRINT_SHOWN = 200
 
 
-async def embed(dialect: Dialect, request: web.Request) -> web.Response:
+async def embed(dialect: ServerDialect, request: web.Request) -> web.Response:
     """Texts in, vectors out, in the dialect of the route."""
     return await answer(dialect, request, await read_body(request))
 
 
-async def answer(dialect: Dialect, request: web.Request, body: bytes) -> web.Response:
+async def answer(dialect: ServerDialect, request: web.Request, body: bytes) -> web.Response:
     """The response to `body`, a request for vectors in `dialect`."""
-    service = request.app[SERVICE]
-    decode = partial(dialect.decode_request, body, served=service.resolve(None).id)
-    asked = await asyncio.to_thread(decode) if len(body) > LARGE_BODY else decode()
+    return await respond(dialect, request, await asked_in(dialect, request, body))
+
+
+async def asked_in(dialect: ServerDialect, request: web.Request, body: bytes) -> Asked:
+    """What `body` asks for in `dialect`. Raises InvalidRequestError."""
+    served = request.app[SERVICE].resolve(None).id
+    asked = await decoded(partial(dialect.decode_request, served=served), body)
+    if asked.dialect is not None:
+        request[DIALECT] = asked.dialect
+    return _marked(asked) if _OPENAI_CLIENT in request.headers else asked
+
+
+def _marked(asked: Asked) -> Asked:
+    """`asked`, its token ids known to come from a client of OpenAI."""
+    texts = asked.request.texts
+    if all(isinstance(text, str) for text in texts):
+        return asked
+    marked = tuple(text if isinstance(text, str) else OpenAIIds(text) for text in texts)
+    return replace(asked, request=replace(asked.request, texts=marked))
+
+
+async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:
+    """The response to `asked`, once the model is there."""
+    check_fingerprint(request, asked.request.model)
     await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
-    result = await service.embed(asked.request)
+    result = await request.app[SERVICE].embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
-    return web.Response(
-        body=payload, content_type=JSON, headers=truncation_headers(result.truncations)
-    )
+    headers = vector_headers(result.fingerprint, result.truncations)
+    if result.read_as:
+        headers[READ_AS] = result.read_as
+    return web.Response(body=payload, content_type=JSON, headers=headers)
+
+
+def check_fingerprint(request: web.Request, model: str | None) -> None:
+    """Hold the request to its If-Embedding-Fingerprint, which reads as If-Match does (RFC 9110,
+    section 13.1.1): a list of fingerprints, or * for any. Raises FingerprintError."""
+    lines = request.headers.getall(IF_FINGERPRINT, None)
+    if lines is None:
+        return
+    given = ", ".join(lines)
+    own = request.app[SERVICE].served(model).fingerprint
+    if not {"*", own} & {one.strip().strip('"') for one in given.split(",")}:
+        raise FingerprintError(
+            f"The vectors here have the fingerprint {own or 'none'}; {IF_FINGERPRINT} asks for "
+            f"{given[:_FINGERPRINT_SHOWN]!r}. Vectors of two fingerprints cannot be compared: "
+            "serve the model and precision of your index, or embed the index again with these."
+        )
+
+
+async def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """What `decode` makes of `body`; off the event loop where that takes long."""
+    return await asyncio.to_thread(decode, body) if len(body) > LARGE_BODY else decode(body)
 
 
 async def wait_for_model(request: web.Request, model: str | None, at_least: float = 0.0) -> None:
@@ -91,6 +145,8 @@ async def read_body(request: web.Request) -> bytes:
         )
     seconds = request.app[SETTINGS].body_timeout
     try:
+        if request.content.is_eof():  # as of most: it came with its head
+            return await request.read()
         async with asyncio.timeout(seconds or None):
             return await request.read()
     except TimeoutError:
@@ -107,6 +163,12 @@ async def read_body(request: web.Request) -> bytes:
         raise InvalidRequestError(
             "The body broke off, or is not what its Content-Encoding or Transfer-Encoding says."
         ) from None
+
+
+def vector_headers(fingerprint: str, truncations: Sequence[Truncation]) -> dict[str, str]:
+    """What every reply with vectors says of them."""
+    told = {FINGERPRINT: fingerprint} if fingerprint else {}
+    return told | truncation_headers(truncations)
 
 
 def truncation_headers(truncations: Sequence[Truncation]) -> dict[str, str]:

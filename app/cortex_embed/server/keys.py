@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.config import Settings
+from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cortex_embed.server.trace import Trace
     from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import ErrorDialect
 
@@ -85,6 +87,9 @@ SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service")
 SETTINGS = web.AppKey("settings", Settings)
 TRAFFIC = web.AppKey("traffic", Traffic)
 GUARD = web.AppKey("guard", Guard)
+CORS = web.AppKey("cors", Cors)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
+TRACE: web.RequestKey[Trace | None] = web.RequestKey("trace")
 DIALECT: web.RequestKey[ErrorDialect] = web.RequestKey("dialect")
 """Whose words the body uses, where the path alone does not tell; errors are answered in it."""
 LOADED = web.AppKey("loaded", asyncio.Event)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 _WITHOUT = ("ssl",)
+# They leave their TLS half out where there is no ssl. Whoever wants them later (prometheus_client)
+# must get them whole; aiohttp keeps what it has.
+_HALVED = ("http.client", "urllib.request")
 
 
 def prepare() -> None:
@@ -29,6 +32,7 @@ def prepare() -> None:
     if spec is None or spec.submodule_search_locations is None:
         return  # the import that follows says what is missing
     sys.modules["aiohttp"] = _package(spec, spec.submodule_search_locations)
+    whole = [name for name in _HALVED if name in sys.modules]
     hidden = [name for name in _WITHOUT if name not in sys.modules]
     # What imports them takes None for "this Python has none", which they all provide for.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
@@ -37,6 +41,15 @@ def prepare() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+        for name in _HALVED:
+            if name not in whole:
+                _forget(name)
+
+
+def _forget(name: str) -> None:
+    package, _, module = name.rpartition(".")
+    if sys.modules.pop(name, None) is not None:
+        delattr(sys.modules[package], module)
 
 
 def _package(spec: ModuleSpec, locations: Sequence[str]) -> ModuleType:

@@ -16,15 +16,16 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from cortex_embed.logs import described
+from cortex_embed.server.access_log import AccessLog
 from cortex_embed.server.app import build_app
+from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
 from cortex_embed.server.keys import LOADED, TRAFFIC
-from cortex_embed.server.middleware import REQUEST_ID
 from cortex_embed.stopping import leave, on_first_signal
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cortex_embed.config import Settings
     from cortex_embed.server.reporter import Reporter, StopReason
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _FAILED_GRACE = 1.0
 # How long a refused client may go on sending before its connection is cut.
 _LINGER = 3.0
-_ACCESS_FORMAT = '%a "%r" %s %b %Tfs %{' + REQUEST_ID + "}o"
 
 
 class Server:
@@ -47,8 +47,9 @@ class Server:
         service: EmbeddingService,
         report: Reporter,
         listener: Listener,
-        token: str | None = None,
+        keys: Collection[str] = (),
     ) -> None:
+        """Without `keys`, whatever API key a client sends is ignored."""
         self._settings = settings
         self._service = service
         self._report = report
@@ -57,7 +58,8 @@ class Server:
         self._reason: StopReason = "signal"
         self._grace = settings.grace_period
         self._patience: asyncio.Timeout | None = None
-        self._app = build_app(settings, service, Guard.of(listener, token))
+        guard = Guard.of(listener, keys, Cors(settings.cors_origins or ()))
+        self._app = build_app(settings, service, guard)
         self.before_leaving: Callable[[], None] = lambda: None
         """Called where the process ends without the interpreter's own exit: see `_leave`."""
 
@@ -130,7 +132,7 @@ class Server:
             lingering_time=_LINGER,
             logger=_http_log,
             access_log=_access_log if self._settings.access_log else None,
-            access_log_format=_ACCESS_FORMAT,
+            access_log_class=AccessLog,
         )
         await runner.setup()
         for listener in sockets:

@@ -6,11 +6,13 @@ values they choke on, and those may be texts or keys.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from aiohttp import web
 
@@ -24,17 +26,24 @@ from cortex_embed.errors import (
 )
 from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
-from cortex_embed.server.keys import DIALECT, GUARD, SERVICE, TRAFFIC
+from cortex_embed.server.keys import CORS, DIALECT, GUARD, REQUEST_ID, SERVICE, TRACE, TRAFFIC
+from cortex_embed.server.pages import is_page
 from cortex_embed.server.routes import dialect_of
+from cortex_embed.server.trace import HEADER as TRACEPARENT
+from cortex_embed.server.trace import parse as parse_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
+    from cortex_embed.server.trace import Trace
+
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-REQUEST_ID = "X-Request-Id"
+ID_HEADER = "X-Request-Id"
 PHASE = "X-Phase"
+_OTHER = "other"
+_CLIENT_LEFT = 499  # nginx's number for it
 _SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _PATH_SHOWN = 100
 
@@ -44,20 +53,52 @@ log = logging.getLogger(__name__)
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request, answer it or its error, and sign the answer."""
-    given = request.headers.get(REQUEST_ID, "")
-    request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    began = time.perf_counter()
+    given = request.headers.get(ID_HEADER, "")
+    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
+    request[TRACE] = _trace(request)
     with request.app[TRAFFIC].request():
         try:
-            request.app[GUARD].check(request.path, request.headers)
-            with _use_of(request):
-                response = await handler(request)
+            response = await _answered(request, handler)
+        except asyncio.CancelledError:
+            _count(request, _CLIENT_LEFT, began)
+            raise
         except Exception as why:
-            response = error_response(request, _translated(request, request_id, why))
-    response.headers[REQUEST_ID] = request_id
+            error = _translated(request, why)
+            request.app[SERVICE].metrics.failed(error.code)
+            response = error_response(request, error)
+    _count(request, response.status, began)
+    response.headers[ID_HEADER] = request[REQUEST_ID]
     response.headers["Server"] = f"cortex-embed/{__version__}"
+    response.headers.extend(request.app[CORS].simple(request.headers))
     if request.app[SERVICE].phase == "draining":
         response.force_close()
     return response
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The handler's answer, or that to a preflight. Raises what the guard and the handler raise."""
+    cors, guard = request.app[CORS], request.app[GUARD]
+    if cors.is_preflight(request.method, request.headers):
+        guard.check_names(request.headers)
+        return web.Response(status=204, headers=cors.preflight(request.headers))
+    guard.check(request.path, request.headers, is_page=is_page(request))
+    with _use_of(request):
+        return await handler(request)
+
+
+def _trace(request: web.Request) -> Trace | None:
+    given = request.headers.getall(TRACEPARENT, ())
+    return parse_trace(given[0]) if len(given) == 1 else None
+
+
+def _count(request: web.Request, status: int, began: float) -> None:
+    """Only names of ours become labels: a client could make up any number of paths."""
+    dialect = request.get(DIALECT) or dialect_of(request.path)
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else _OTHER
+    seconds = time.perf_counter() - began
+    request.app[SERVICE].metrics.answered(dialect.NAME, route, status, seconds)
 
 
 def _use_of(request: web.Request) -> AbstractContextManager[None]:
@@ -88,7 +129,7 @@ def error_response(request: web.Request, error: EmbedError) -> web.Response:
     return response
 
 
-def _translated(request: web.Request, request_id: str, why: Exception) -> EmbedError:
+def _translated(request: web.Request, why: Exception) -> EmbedError:
     """Any exception as one of ours; what should not have happened is logged."""
     if isinstance(why, EmbedError) and (why.status < 500 or why.retryable):
         return why
@@ -105,7 +146,12 @@ def _translated(request: web.Request, request_id: str, why: Exception) -> EmbedE
         )
     if isinstance(why, web.HTTPException) and why.status < 500:
         return InvalidRequestError(why.reason)
-    log.error("request %s failed: %s", request_id, described(why))
+    request_id, trace = request[REQUEST_ID], request[TRACE]
+    fields = {"request_id": request_id} | ({"trace_id": trace.trace_id} if trace else {})
+    traced = f" (trace {trace.trace_id})" if trace else ""
+    log.error(
+        "request %s failed%s: %s", request_id, traced, described(why), extra={"fields": fields}
+    )
     if isinstance(why, EmbedError):
         return why
     return EmbedError(f"The server failed on this request; its log has more under {request_id}.")

@@ -20,8 +20,11 @@ STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 class Reporter(Protocol):
     """Every method returns at once, whatever the listener at the other end does."""
 
-    def listening(self, listener: Listener, token: str | None) -> None:
-        """The port is bound; the model is not loaded yet."""
+    def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
+        """The port is bound; the model is not loaded yet.
+
+        `token` is the key of this launch, if there is one; `keyed`: API keys open it as well.
+        """
 
     def loading(self, model: ServedModel) -> None: ...
 
@@ -42,9 +45,9 @@ class Together:
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
 
-    def listening(self, listener: Listener, token: str | None) -> None:
+    def listening(self, listener: Listener, token: str | None, *, keyed: bool = False) -> None:
         for one in self._reporters:
-            one.listening(listener, token)
+            one.listening(listener, token, keyed=keyed)
 
     def loading(self, model: ServedModel) -> None:
         for one in self._reporters:

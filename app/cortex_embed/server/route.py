@@ -27,24 +27,32 @@ class Operation:
     """What a route does, for `/openapi.json`.
 
     `request` and `response` are types that msgspec knows (a body, and that of a 200); None for
-    none. `example` is a request body that works with any served model; the string "MODEL" in it
-    stands for the default model's id. `errors` are the statuses that it can answer with besides
-    those which every route has (see `openapi.py`).
+    none. A `request` that is a tuple of types is a body whose fields tell which of them it is.
+    `example` is a request body that works with any served model; the string "MODEL" in it stands
+    for the default model's id. `errors` are the statuses that it can answer with besides those
+    which every route has (see `openapi.py`).
     """
 
     summary: str
     request: Any = None
     response: Any = None
     example: Any = None
-    media: str = JSON
+    media: str | tuple[str, ...] = JSON
+    """Content type of a 200, or each that it may have."""
     errors: tuple[int, ...] = ()
     parameters: dict[str, str] = field(default_factory=dict)
     """Names in the path, and what each is."""
+    query: dict[str, str] = field(default_factory=dict)
+    """Names that may follow a `?`, and what each is. None is required."""
+    others: dict[int, Any] = field(default_factory=dict)
+    """Types of the bodies of other statuses that are not the dialect's error; None for none."""
+    also: tuple[ErrorDialect, ...] = ()
+    """The other dialects in whose words this path can answer: where the body tells which."""
 
 
 class Route(NamedTuple):
     """A row. GET rows answer HEAD as well. Without an `operation` the API page is silent on it:
-    a second spelling of another row's path."""
+    a second spelling of another row's path, or one that only refuses."""
 
     method: str
     path: str

@@ -7,15 +7,17 @@ is the service's to say. This module must never import a dialect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from cortex_embed.domain import EmbedRequest, EmbedResult, Truncation
     from cortex_embed.errors import EmbedError
-    from cortex_embed.vectors import Dtype, Vectors
+    from cortex_embed.vectors import Vectors
 
 Encoding = Literal["float", "base64"]
+Form = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+"""A `vectors.Dtype`, or float32 in base64 where a dialect counts that among them (Cohere, Jina)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,13 @@ class Asked:
     request: EmbedRequest
     encoding: Encoding = "float"
     """Numbers, or the bytes of their buffer in base64."""
-    dtypes: tuple[Dtype, ...] = ()
+    dtypes: tuple[Form, ...] = ()
     """What the numbers are; empty for float32 in the dialect's plain form. More than one only
     where the dialect has a word for each."""
     user: str | None = None
     """The caller's own tag for an end user. Carried to remote providers, never logged."""
+    dialect: ErrorDialect | None = field(default=None, compare=False)
+    """Whose words the request used, where the path is shared and it used somebody's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,8 +67,8 @@ class ErrorDialect(Protocol):
         """The body of an error, in this dialect's own shape. Never fails."""
 
 
-class Dialect(ErrorDialect, Protocol):
-    """One published wire format, as a server and as a client."""
+class ServerDialect(ErrorDialect, Protocol):
+    """A published wire format as a server speaks it: all that a route with texts needs."""
 
     @property
     def LOAD_WAIT(self) -> float:  # noqa: N802 - a module constant
@@ -81,8 +85,16 @@ class Dialect(ErrorDialect, Protocol):
     def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
         """The body of a 200. Safe to call outside the event loop."""
 
+
+class ClientDialect(Protocol):
+    """The half of a dialect that calls a server: all there is where the path is another's."""
+
     def encode_request(self, asked: Asked) -> bytes:
         """What a client sends. Raises ValueError for what this dialect has no word for."""
 
     def decode_response(self, body: bytes) -> Answer:
         """What a client gets back. Raises ValueError when `body` is not such a reply."""
+
+
+class Dialect(ServerDialect, ClientDialect, Protocol):
+    """One published wire format, as a server and as a client."""

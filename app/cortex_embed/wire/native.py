@@ -15,9 +15,11 @@ from msgspec import Meta
 from cortex_embed.domain import EmbedRequest, Truncation
 from cortex_embed.wire import decoding
 from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, safe, with_list
+from cortex_embed.wire.encoding import join_slices, safe, strings_of, with_list
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cortex_embed.domain import EmbedResult, InputType, Truncate
     from cortex_embed.errors import EmbedError
 
@@ -91,16 +93,38 @@ class Phase(msgspec.Struct):
 
 
 class NativeError(msgspec.Struct):
-    """Body of an error. `code` is stable; `param` is the path of the field at fault."""
+    """Body of an error. `code` is stable; `param` is the path of the field at fault.
+
+    `error_type` is text-embeddings-inference's word: its clients meet this body where a request
+    to /embed is refused before it is read.
+    """
 
     error: str
     code: str
+    error_type: str
     param: str | None = None
+
+
+class Stats(msgspec.Struct):
+    """Body of GET /stats: the load now, and what was done since the start.
+
+    `uptime` is in seconds, `rss` in bytes (null where the system does not tell). `requests` are
+    those for vectors, answered or not; `truncated` counts texts.
+    """
+
+    uptime: float
+    in_flight: int
+    queued_texts: int
+    queued_tokens: int
+    requests: int
+    texts: int
+    tokens: int
+    truncated: int
+    rss: int | None
 
 
 ERROR = NativeError
 _request = msgspec.json.Decoder(EmbedBody)
-_response = msgspec.json.Decoder(EmbedReply)
 
 
 def decode_request(body: bytes, *, served: str) -> Asked:
@@ -134,12 +158,19 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
         "usage": {"tokens": result.tokens},
     }
     if result.truncations:
-        tail["truncated"] = [
-            {"index": cut.index, "tokens": cut.tokens, "used": cut.used}
-            for cut in result.truncations
-        ]
+        tail["truncated"] = listed(result.truncations)
     rows = np.ascontiguousarray(result.vectors)
     return with_list({}, "embeddings", join_slices(rows), tail)
+
+
+def listed(truncations: Iterable[Truncation]) -> list[dict[str, int]]:
+    """What stands under `truncated`, here and wherever a body may have a key more."""
+    return [{"index": cut.index, "tokens": cut.tokens, "used": cut.used} for cut in truncations]
+
+
+def truncations_of(given: Iterable[TruncatedText]) -> tuple[Truncation, ...]:
+    """The inverse of `listed`."""
+    return tuple(Truncation(cut.index, cut.tokens, cut.used) for cut in given)
 
 
 def status(error: EmbedError) -> int:
@@ -147,10 +178,13 @@ def status(error: EmbedError) -> int:
 
 
 def encode_error(error: EmbedError) -> bytes:
+    from cortex_embed.wire.tei import error_type  # here: `rpc` has no use for its types
+
     return orjson.dumps(
         {
             "error": safe(error.message),
             "code": error.code,
+            "error_type": error_type(error),
             "param": safe(error.param) if error.param else None,
         }
     )
@@ -158,9 +192,7 @@ def encode_error(error: EmbedError) -> bytes:
 
 def encode_request(asked: Asked) -> bytes:
     request = asked.request
-    texts = [text for text in request.texts if isinstance(text, str)]
-    if len(texts) != len(request.texts):
-        raise ValueError("the native format has no word for token ids")
+    texts = strings_of(request.texts, "the native format")
     return msgspec.json.encode(
         EmbedBody(
             texts=texts,
@@ -177,7 +209,7 @@ def decode_response(body: bytes) -> Answer:
     import numpy as np
 
     try:
-        reply = _response.decode(body)
+        reply = decoding.decoder_of(EmbedReply).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"not a native reply: {why}") from None
     vectors = np.array(reply.embeddings, dtype=np.float32)
@@ -187,5 +219,5 @@ def decode_response(body: bytes) -> Answer:
         vectors,
         model=reply.model,
         tokens=reply.usage.tokens if reply.usage else None,
-        truncations=tuple(Truncation(t.index, t.tokens, t.used) for t in reply.truncated),
+        truncations=truncations_of(reply.truncated),
     )

@@ -1,47 +1,51 @@
-"""OpenAI's embeddings API: what most clients speak.
+"""OpenAI's embeddings API: what most clients speak. Voyage's and Jina's share its path.
 
 Source: `CreateEmbeddingRequest`, `CreateEmbeddingResponse`, `Model` and `ErrorResponse` of
-https://github.com/openai/openai-openapi (f85dbe2). It must never answer in another
-`encoding_format` than the one asked for: openai-node decodes base64 unconditionally.
+https://github.com/openai/openai-openapi (f85dbe2); the other vendors' fields are explained in
+`voyage` and `jina`. It must never choose between two fields that contradict each other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
-import orjson
 from msgspec import Meta
 
 from cortex_embed.domain import EmbedRequest
-from cortex_embed.errors import InvalidRequestError
-from cortex_embed.vectors import from_base64, to_base64
-from cortex_embed.wire import decoding
-from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, lists_of, safe, with_list
+from cortex_embed.errors import InvalidRequestError, UnsupportedError
+from cortex_embed.wire import decoding, embeddings, intents, jina, voyage
+from cortex_embed.wire.dialect import Asked
+from cortex_embed.wire.encoding import lists_of
 
 if TYPE_CHECKING:
-    from cortex_embed.domain import EmbedResult, ModelSpec, Text
+    from cortex_embed.domain import InputType, ModelSpec, Text, Truncate
     from cortex_embed.errors import EmbedError
-    from cortex_embed.vectors import Vectors
+    from cortex_embed.wire.dialect import Encoding, ErrorDialect, Form
+
+T = TypeVar("T")
 
 NAME = "openai"
 LOAD_WAIT = 0.0
 OWNER = "cortex-embed"
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _KINDS = {str: "a string", int: "a token id", list: "a list of token ids"}
+_YES_NO: dict[bool | None, Truncate | None] = {None: None, True: "end", False: "none"}
 
 
 class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
-    """Body of POST /v1/embeddings. Unknown fields are ignored; null means not given."""
+    """Body of POST /v1/embeddings: OpenAI's fields, then Voyage's, then Jina's.
+
+    Unknown fields are ignored; null means not given.
+    """
 
     # msgspec cannot tell [str] from [int] from [[int]] in a union; `_texts` does.
     input: Annotated[
-        str | list[str | TokenId | list[TokenId]],
+        str | jina.Item | list[str | decoding.TokenId | list[decoding.TokenId] | jina.Item],
+        str | list[str | decoding.TokenId | list[decoding.TokenId]],
         Meta(
             description="a text, a list of texts, a list of token ids, or a list of such lists"
-            " (ids are whole numbers from 0 to 2147483647)"
+            ' (ids are whole numbers from 0 to 2147483647); a text may be {"text": "…"}'
         ),
     ]
     model: Annotated[str | None, Meta(description="the name of a served model")] = None
@@ -50,30 +54,18 @@ class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
     ] = None
     dimensions: Annotated[int | None, Meta(description="a whole number from 1 up")] = None
     user: Annotated[str | None, Meta(description="a string")] = None
-
-
-class Embedding(msgspec.Struct):
-    """One vector: numbers, or little-endian float32 in padded base64."""
-
-    embedding: list[float] | str
-    index: int
-    object: str = "embedding"
-
-
-class Usage(msgspec.Struct):
-    """Tokens of the model's own tokenizer, special ones included."""
-
-    total_tokens: int
-    prompt_tokens: int | None = None
-
-
-class EmbeddingsResponse(msgspec.Struct):
-    """Body of a 200 to POST /v1/embeddings."""
-
-    data: list[Embedding]
-    model: str | None = None
-    usage: Usage | None = None
-    object: str = "list"
+    input_type: voyage.InputType = None
+    truncation: voyage.Truncation = None
+    output_dtype: voyage.OutputDtype = None
+    output_dimension: voyage.OutputDimension = None
+    task: jina.Task = None
+    embedding_type: jina.EmbeddingTypes = None
+    late_chunking: jina.LateChunking = None
+    normalized: jina.Normalized = None
+    # Jina's true and false, and NVIDIA NIM's words (langchain-nvidia-ai-endpoints sends them).
+    truncate: Annotated[
+        bool | str | None, Meta(description='true, false, "NONE", "START" or "END"')
+    ] = None
 
 
 class Model(msgspec.Struct):
@@ -99,25 +91,12 @@ class Models(msgspec.Struct):
     object: str = "list"
 
 
-class ErrorBody(msgspec.Struct):
-    """What went wrong. All four keys are always there."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorReply(msgspec.Struct):
-    """Body of an error. `detail` repeats the message, for Voyage's clients."""
-
-    error: ErrorBody
-    detail: str
-
-
-ERROR = ErrorReply
+ERROR = embeddings.ErrorReply
 _request = msgspec.json.Decoder(EmbeddingsRequest)
-_response = msgspec.json.Decoder(EmbeddingsResponse)
+
+encode_response = embeddings.encode_response
+decode_response = embeddings.decode_response
+encode_error = embeddings.encode_error
 
 
 def decode_request(body: bytes, *, served: str) -> Asked:
@@ -128,28 +107,129 @@ def decode_request(body: bytes, *, served: str) -> Asked:
             f'model is missing; add "model": "{served}" (GET /v1/models lists the names).',
             param="model",
         )
+    if asked.late_chunking:
+        raise UnsupportedError(
+            "late_chunking: got true, which is not supported: every text is embedded by itself; "
+            "send false, or leave it out.",
+            param="late_chunking",
+        )
     texts, single = _texts(asked.input)
+    dtypes, encoding = _forms(asked)
+    shorter = _agreed(
+        asked,
+        dimensions=decoding.bounded(asked.dimensions),
+        output_dimension=decoding.bounded(asked.output_dimension, "output_dimension"),
+    )
     return Asked(
         EmbedRequest(
             texts=texts,
             model=asked.model,
-            dimensions=decoding.bounded(asked.dimensions),
+            input_type=_intent(asked),
+            dimensions=shorter,
+            truncate=_truncate(asked),
+            normalize=asked.normalized is not False,
             param="input",
+            dimensions_param="dimensions" if asked.output_dimension is None else "output_dimension",
             single=single,
         ),
-        encoding=asked.encoding_format or "float",
+        encoding=encoding,
+        dtypes=dtypes,
         user=asked.user,
+        dialect=_vendor(asked),
     )
 
 
-def _texts(given: str | list[Any]) -> tuple[tuple[Text, ...], bool]:
+def _vendor(asked: EmbeddingsRequest) -> ErrorDialect | None:
+    """Whose words those are that nobody else has."""
+    for vendor in (voyage, jina):
+        if any(getattr(asked, field) is not None for field in vendor.OWN_FIELDS):
+            return vendor
+    return None
+
+
+def _intent(asked: EmbeddingsRequest) -> InputType | None:
+    by_type = intents.intent(intents.VOYAGE, asked.input_type, "input_type")
+    by_task = intents.intent(intents.JINA, asked.task, "task")
+    return _agreed(asked, input_type=by_type, task=by_task)
+
+
+def _truncate(asked: EmbeddingsRequest) -> Truncate | None:
+    """None, the server's own policy, where nothing is said.
+
+    Jina refuses long texts by default, OpenAI and Voyage do not; a request need not say whose
+    it is.
+    """
+    given = asked.truncate
+    end = intents.truncate(given) if isinstance(given, str) else _YES_NO[given]
+    return _agreed(asked, truncation=_YES_NO[asked.truncation], truncate=end)
+
+
+def _agreed(asked: EmbeddingsRequest, **meanings: T | None) -> T | None:
+    """What two fields say that mean the same. Raises InvalidRequestError where they differ."""
+    said = [field for field in meanings if getattr(asked, field) is not None]
+    if len(said) > 1 and meanings[said[0]] != meanings[said[1]]:
+        raise _contradiction(asked, *said)
+    return meanings[said[0]] if said else None
+
+
+def _contradiction(asked: EmbeddingsRequest, first: str, second: str) -> InvalidRequestError:
+    one, other = (
+        decoding.clip(msgspec.json.encode(getattr(asked, field)).decode())
+        for field in (first, second)
+    )
+    return InvalidRequestError(
+        f"{first} is {one} but {second} is {other}; leave one of them out.", param=second
+    )
+
+
+def _forms(asked: EmbeddingsRequest) -> tuple[tuple[Form, ...], Encoding]:
+    """What the numbers are, and whether they come in base64. Raises InvalidRequestError.
+
+    Float32, alone, is the plain form: (). Beside Voyage's `output_dtype`, `encoding_format`
+    says how it is written; Jina's `embedding_type` says both, so the two must not differ.
+    """
+    encoding: Encoding = asked.encoding_format or "float"
+    given = asked.embedding_type
+    types: tuple[Form, ...] = (
+        (given,) if isinstance(given, str) else tuple(dict.fromkeys(given or ()))
+    )
+    dtype = asked.output_dtype
+    if types and dtype is not None and types != (dtype,):
+        raise _contradiction(asked, "output_dtype", "embedding_type")
+    if asked.encoding_format is not None and types:
+        # OpenAI's clients ask for base64 by themselves and read it as float32.
+        fine = types in {("float",), ("base64",)} if encoding == "base64" else "base64" not in types
+        if not fine:
+            raise _contradiction(asked, "encoding_format", "embedding_type")
+    dtypes = types or ((dtype,) if dtype is not None else ())
+    if asked.normalized is False and not {"int8", "uint8"}.isdisjoint(dtypes):
+        raise InvalidRequestError(
+            "normalized: got false, but int8 and uint8 are levels of vectors of length 1; leave "
+            "it out, or ask for float.",
+            param="normalized",
+        )
+    if dtypes in {("float",), ("base64",)}:
+        return (), "base64" if "base64" in dtypes else encoding
+    return dtypes, encoding
+
+
+def _texts(given: str | jina.Item | list[Any]) -> tuple[tuple[Text, ...], bool]:
     """The texts of `input`, and whether it was one bare text. Raises InvalidRequestError."""
     if isinstance(given, str):
         return (given,), True
+    if isinstance(given, jina.Item):
+        return (jina.text_of(given, "input"),), True
     if not given:
         return (), False
+    kinds = set(map(type, given))
+    if jina.Item in kinds:
+        given = [
+            jina.text_of(item, f"input[{index}]") if isinstance(item, jina.Item) else item
+            for index, item in enumerate(given)
+        ]
+        kinds = kinds - {jina.Item} | {str}
     kind = type(given[0])
-    if set(map(type, given)) != {kind}:
+    if kinds != {kind}:
         odd = next(i for i, item in enumerate(given) if type(item) is not kind)
         raise InvalidRequestError(
             f"input[{odd}] is {_KINDS[type(given[odd])]} but input[0] is {_KINDS[kind]}; "
@@ -159,20 +239,6 @@ def _texts(given: str | list[Any]) -> tuple[tuple[Text, ...], bool]:
     if kind is int:
         return (tuple(given),), True
     return tuple(given if kind is str else map(tuple, given)), False
-
-
-def encode_response(asked: Asked, result: EmbedResult) -> bytes:
-    import numpy as np
-
-    rows: Any = np.ascontiguousarray(result.vectors)
-    if asked.encoding == "base64":
-        rows = map(to_base64, rows)
-    data = [
-        {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)
-    ]
-    usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-    tail = {"model": result.model.id, "usage": usage}
-    return with_list({"object": "list"}, "data", join_slices(data), tail)
 
 
 def about(spec: ModelSpec, *, created: int, fingerprint: str, loaded: bool) -> Model:
@@ -194,22 +260,11 @@ def status(error: EmbedError) -> int:
     return error.status
 
 
-def encode_error(error: EmbedError) -> bytes:
-    """OpenAI's four keys, and Voyage's `detail` (voyageai refuses a 4xx without it)."""
-    message = safe(error.message)
-    # OpenAI answers ordinary bad input with "code": null.
-    code = None if error.code in {"invalid_request", "invalid_text"} else error.code
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    if error.status == 429:
-        kind = code = "rate_limit_exceeded"
-    param = safe(error.param) if error.param else None
-    body = {"message": message, "type": kind, "param": param, "code": code}
-    return orjson.dumps({"error": body, "detail": message})
-
-
 def encode_request(asked: Asked) -> bytes:
     """What a client posts. Input type, truncation and norm have no field here."""
     request = asked.request
+    if asked.dtypes:
+        raise ValueError("OpenAI's format has float32 only")
     texts: list[Any] = list(lists_of(request.texts))
     return msgspec.json.encode(
         EmbeddingsRequest(
@@ -220,31 +275,3 @@ def encode_request(asked: Asked) -> bytes:
             user=asked.user,
         )
     )
-
-
-def decode_response(body: bytes) -> Answer:
-    try:
-        reply = _response.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
-        raise ValueError(f"not an OpenAI embeddings reply: {why}") from None
-    ordered = sorted(reply.data, key=lambda item: item.index)
-    if [item.index for item in ordered] != list(range(len(ordered))):
-        raise ValueError("not an OpenAI embeddings reply: the indices have gaps")
-    return Answer(
-        _matrix([item.embedding for item in ordered]),
-        model=reply.model,
-        tokens=reply.usage.total_tokens if reply.usage else None,
-    )
-
-
-def _matrix(rows: list[list[float] | str]) -> Vectors:
-    """Rows of either encoding as float32 [n, k]. Raises ValueError unless all are equally wide."""
-    import numpy as np
-
-    if not rows:
-        raise ValueError("not an OpenAI embeddings reply: no data")
-    vectors = [
-        from_base64(row) if isinstance(row, str) else np.array(row, dtype=np.float32)
-        for row in rows
-    ]
-    return np.stack(vectors)

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.server.conftest import SPEC, FakeProvider
 
 if TYPE_CHECKING:
@@ -39,3 +41,54 @@ async def test_facts_of_another_model_by_name(start: Start) -> None:
         reply, body = await running.get("/model_info?model=third")
         assert reply.status == 404
         assert b"Served: tiny, other." in body
+
+
+async def test_encode_is_embed_by_another_name(running: Running) -> None:
+    request = {"texts": ["a", "x" * 17]}
+    assert (await running.post("/encode", request))[1] == (await running.post("/embed", request))[1]
+
+
+async def test_generate(running: Running) -> None:
+    _, body = await running.post("/embed", {"texts": ["a", "x" * 17]})
+    expected = json.loads(body)
+    rows = expected["embeddings"]
+    request = {"text": "a", "model": "small", "use_fallback": True}
+    _, body = await running.post("/v1/embeddings/generate", request)
+    assert json.loads(body) == {
+        "embedding": rows[0],
+        "model": "tiny",
+        "dimensions": 8,
+        "usage": {"tokens": 1},
+        "fallback_used": False,
+    }
+    reply, body = await running.post("/v1/embeddings/generate", {"text": ["a", "x" * 17]})
+    assert reply.headers["X-Truncated"] == "1"
+    assert json.loads(body) == {"embedding": rows[0], "fallback_used": False, **expected}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "param"),
+    [
+        ("/encode", {"texts": [""]}, 400, "texts[0]"),
+        ("/encode", {"texts": ["a"], "model": "nope"}, 404, "model"),
+        ("/v1/embeddings/generate", {"text": ""}, 400, "text"),
+        ("/v1/embeddings/generate", {"text": ["a", ""]}, 400, "text[1]"),
+        ("/v1/embeddings/generate", {"text": []}, 400, "text"),
+        # Never another model in its place, whatever `use_fallback` says.
+        (
+            "/v1/embeddings/generate",
+            {"text": "a", "model": "nope", "use_fallback": True},
+            404,
+            "model",
+        ),
+        ("/v1/embeddings/generate", b"{", 400, None),
+    ],
+)
+async def test_their_errors_are_native(
+    running: Running, path: str, sent: object, status: int, param: str | None
+) -> None:
+    reply, body = await running.post(path, sent)
+    assert reply.status == status
+    error = json.loads(body)
+    assert error["param"] == param
+    assert {"error", "code"} < set(error)

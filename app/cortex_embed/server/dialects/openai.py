@@ -14,7 +14,7 @@ from aiohttp import web
 from cortex_embed.server import handlers
 from cortex_embed.server.keys import SERVICE
 from cortex_embed.server.route import JSON, Operation, Route
-from cortex_embed.wire import openai
+from cortex_embed.wire import embeddings, openai
 
 if TYPE_CHECKING:
     from cortex_embed.service import EmbeddingService, ServedModel
@@ -53,9 +53,9 @@ ROUTES = (
         Operation(
             "Embed texts (OpenAI)",
             openai.EmbeddingsRequest,
-            openai.EmbeddingsResponse,
+            embeddings.EmbeddingsResponse,
             {"model": "MODEL", "input": ["hello", "world"]},
-            errors=(400, 404, 408, 413, 429, 503),
+            errors=(400, 404, 408, 412, 413, 429, 503),
         ),
     ),
     Route("POST", "/embeddings", openai, _EMBED),
