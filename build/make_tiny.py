@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
+from bert_graph import STATES, build_graph
+from bert_source import read_config, read_weights
+from bert_weights import encoder
 from cortex_embed.domain import ModelSpec
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError
 from cortex_embed.models.catalogue import find
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from cortex_embed.models.catalogue import CatalogueEntry
 
@@ -114,6 +118,78 @@ def make_tiny(out: Path, pooling: TinyPooling) -> Path:
     config["vocab_size"] = len(vocabulary)
     seed = {"cls": 20_001, "mean": 20_002}[pooling]
     return _write(out, config, seed, spread=0.25, tokenizer=tiny_tokenizer(vocabulary))
+
+
+def make_repository(out: Path, pooling: TinyPooling) -> Path:
+    """Write the same tiny model into `out` as its authors would publish it; return it.
+
+    sentence-transformers' files, and an ONNX graph of theirs: weights inside, token types as an
+    input, and beside the token states the pooler's output, which is no embedding.
+    """
+    spec = tiny_spec(pooling)
+    make_tiny(out, pooling)
+    modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    mode = {"cls": "cls_token", "mean": "mean_tokens"}[pooling]
+    documents: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
+        "modules.json": [
+            {
+                "idx": at,
+                "name": str(at),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for at, (path, kind) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": spec.dimensions,
+            f"pooling_mode_{mode}": True,
+        },
+        "sentence_bert_config.json": {"max_seq_length": spec.max_tokens},
+        "config_sentence_transformers.json": {
+            "prompts": {"query": spec.query_prefix, "document": spec.document_prefix}
+        },
+    }
+    for name, document in documents.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(json.dumps(document, indent=2), encoding="utf-8")
+    (out / "onnx").mkdir(exist_ok=True)
+    graph = _published_graph(out, spec)
+    (out / "onnx" / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+    return out
+
+
+def _published_graph(source: Path, spec: ModelSpec) -> ModelProto:
+    """What Optimum's export of a BertModel takes and gives. The token types change nothing."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    config = read_config(source / "config.json", spec)
+    blocks = encoder(read_weights(source / "model.safetensors"), config)
+    model = build_graph(blocks, config, spec.pooling, compatible=True, tokens=True)
+    graph, states, width = model.graph, "last_hidden_state", config.hidden
+    for node in graph.node:
+        node.output[:] = [states if name == STATES else name for name in node.output]
+    graph.output[0].name = states
+    ids = ["batch", "sequence"]
+    graph.input.append(helper.make_tensor_value_info("token_type_ids", TensorProto.INT64, ids))
+    numbers = np.random.RandomState(20_003)
+    pooler = {
+        "first_token": np.array(0, dtype=np.int64),
+        "pooler.weight": uniform(numbers, 0.25, width, width),
+        "pooler.bias": uniform(numbers, 0.1, width),
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in pooler.items())
+    first, weight, bias = pooler
+    graph.node.extend(
+        [
+            helper.make_node("Gather", [states, first], ["first_states"], axis=1),
+            helper.make_node("Gemm", ["first_states", weight, bias], ["pooler_linear"]),
+            helper.make_node("Tanh", ["pooler_linear"], ["pooler_output"]),
+        ]
+    )
+    shape = ["batch", width]
+    graph.output.append(helper.make_tensor_value_info("pooler_output", TensorProto.FLOAT, shape))
+    return model
 
 
 def make_geometry(out: Path, tokenizer: Path, like: str = "bge-small-en-v1.5") -> Path:

@@ -55,7 +55,7 @@ def test_version_imports_these_modules_of_ours_and_no_more() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    ours = ("cli", "config", "errors", "parsers")
+    ours = ("cli", "config", "errors", "parsers", "settings_rows")
     assert done.stdout.splitlines() == [
         f"cortex-embed {__version__}",
         " ".join(["cortex_embed", *(f"cortex_embed.{name}" for name in ours)]),
@@ -88,6 +88,7 @@ def test_serve_is_the_default_command(given: list[str], meant: list[str]) -> Non
         (["embed", "--output", "x.csv", "a"], "neither .jsonl nor .npy"),
         (["embed", "--format", "npy", "a"], "--format npy needs --output"),
         (["embed", "--input", "a.txt", "text"], "choose one"),
+        (["embed", "--model", "a", "--model", "b", "x"], "embed takes one model, 2 were given"),
     ],
 )
 def test_usage_errors_exit_with_2_and_say_what_is_wrong(

@@ -10,7 +10,7 @@ from cortex_embed.errors import UsageError
 
 def test_defaults_parse_as_their_own_text() -> None:
     for row in config.rows():
-        if row.default is None:
+        if row.default in (None, ()):
             continue
         assert row.parse(row.shown) == row.default, row.name
 
@@ -141,6 +141,20 @@ def test_a_token_that_no_header_carries_is_refused_unquoted(
     with pytest.raises(UsageError, match="SOME_TOKEN") as caught:
         config.token("SOME_TOKEN")
     assert not value or value not in caught.value.message.replace("SOME_TOKEN", "")
+
+
+def test_several_models_by_flag_variable_and_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('model = ["a", "./b,c"]\n')
+    assert config.load({}, file).model == ("a", "./b,c")
+    monkeypatch.setenv("CORTEX_EMBED_MODEL", "d, e")
+    assert config.load({}, file).model == ("d", "e")
+    assert config.load({"model": ["f,g", "h"]}, file).model == ("f,g", "h")
+    file.write_text('model = "a"\n')
+    monkeypatch.delenv("CORTEX_EMBED_MODEL")
+    assert config.load({}, file).model == ("a",)
 
 
 def test_keys_come_from_the_environment_and_from_a_file(

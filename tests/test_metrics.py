@@ -103,17 +103,21 @@ def test_micro_batches_and_what_waits() -> None:
     assert tokens.sum == 11
     assert metrics.waiting() == (0, 0)
     metrics.watch(lambda: (2, 30))
-    metrics.watch(lambda: (1, 5))
+    metrics.watch(other := lambda: (1, 5))
     assert metrics.waiting() == (3, 35)
     assert value(metrics, "te_queue_size") == 3
     assert value(metrics, "cortex_embed_queue_tokens") == 35
+    metrics.forget(other)
+    metrics.forget(other)
+    assert metrics.waiting() == (2, 30)
 
 
 def test_answers_and_errors() -> None:
     metrics = Metrics()
     for status in (200, 200, 400):
         metrics.answered("openai", "/v1/embeddings", status, 0.003)
-    codes = ("invalid_text", "too_many_inputs", "overloaded", "engine_error", "not_found")
+    codes: tuple[str, ...] = ("invalid_text", "too_many_inputs", "overloaded", "engine_error")
+    codes += ("not_found", "not_ready", "model_load_failed")
     for code in (*codes, "unauthorized", "overloaded"):
         metrics.failed(code)
     assert value(metrics, "cortex_embed_requests_total", "openai", "/v1/embeddings", "200") == 2
@@ -123,6 +127,7 @@ def test_answers_and_errors() -> None:
         ("validation",): 2,
         ("overloaded",): 2,
         ("inference",): 1,
+        ("unhealthy",): 2,
     }
 
 

@@ -34,6 +34,24 @@ def test_duration_units() -> None:
 @pytest.mark.parametrize(
     ("raw", "value"),
     [
+        ("a", ("a",)),
+        ("a, b", ("a", "b")),
+        (["a", "./b,c"], ("a", "./b,c")),
+    ],
+)
+def test_names(raw: str | list[str], value: tuple[str, ...]) -> None:
+    assert parsers.names(raw) == value
+
+
+@pytest.mark.parametrize("raw", ["", " ", "a,,b", "a,", [""], ["a", " "]])
+def test_a_name_is_never_empty(raw: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        parsers.names(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
         ("*", ("*",)),
         ("https://App.Example", ("https://app.example",)),
         ("http://localhost:3000, https://a.b", ("http://localhost:3000", "https://a.b")),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from cortex_embed.errors import (
     TextError,
     TokensError,
 )
+from cortex_embed.providers.pool import ModelPool
 from cortex_embed.service import EmbeddingService, Limits, ServedModel
 
 if TYPE_CHECKING:
@@ -235,9 +237,9 @@ async def test_a_model_that_is_downloaded_first() -> None:
     provider = FakeProvider()
     arrived = threading.Event()
 
-    def download() -> tuple[FakeProvider, ServedModel]:
+    def download() -> tuple[ModelPool, list[ServedModel]]:
         assert arrived.wait(10)
-        return provider, ServedModel(provider.spec, 0, fingerprint="cx1:1")
+        return ModelPool.of([provider]), [ServedModel(provider.spec, 0, fingerprint="cx1:1")]
 
     service = EmbeddingService([], models=[ServedModel(provider.spec, 0)], download=download)
     request = EmbedRequest(texts=("a",))
@@ -281,6 +283,23 @@ async def test_a_fault_of_tokens_names_the_text_in_the_callers_words() -> None:
         with pytest.raises(InvalidRequestError) as caught:
             await call
         assert caught.value.param == "ids[1]"
+
+
+async def test_a_model_that_is_not_in_memory_is_loading() -> None:
+    other = FakeProvider()
+    other.spec = replace(SPEC, id="other", repo="Maker/Other", aliases=())
+    service = EmbeddingService([FakeProvider(), other])
+    await service.prepare("other", 5)  # nothing is loaded before the default model
+    await service.load()
+    assert [service.is_loaded(name) for name in ("tiny", "other")] == [True, False]
+    with pytest.raises(NotReadyError, match="The model other is loading"):
+        await service.embed(EmbedRequest(texts=("a",), model="Maker/Other"))
+    await service.prepare("other", 5)
+    result = await service.embed(EmbedRequest(texts=("a",), model="other"))
+    assert (result.model.id, service.is_loaded("other")) == ("other", True)
+    with pytest.raises(ModelNotFoundError, match="Served: tiny, other"):
+        await service.prepare("third", 5)
+    assert await service.close()
 
 
 async def test_states_that_are_not_finite_are_never_returned() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cortex_embed import __version__
-from cortex_embed.config import Command, Settings, load, rows, takes
-from cortex_embed.errors import EmbedError
+from cortex_embed.config import SEVERAL_MODELS, Settings, load, rows, takes
+from cortex_embed.errors import EmbedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from cortex_embed.settings_rows import Command
 
 EXIT_CODES = """exit codes:
   0  done; for serve and rpc, stopped (by a signal, the host's end or --idle-exit) in good order
@@ -179,6 +181,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     flags = {row.name: getattr(arguments, row.name, None) for row in rows()}
+    given = flags["model"] or ()
+    if len(given) > 1 and arguments.command not in SEVERAL_MODELS:
+        raise UsageError(
+            f"--model: {arguments.command} takes one model, {len(given)} were given. Only "
+            f"{', '.join(SEVERAL_MODELS)} take several."
+        )
     return load(flags, arguments.config)
 
 
@@ -263,7 +271,10 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
                 row.flag, dest=row.name, nargs="?", const="true", metavar="BOOL", help=text
             )
         else:
-            group.add_argument(row.flag, dest=row.name, metavar=row.metavar, help=text)
+            action = "append" if row.is_list else "store"
+            group.add_argument(
+                row.flag, dest=row.name, action=action, metavar=row.metavar, help=text
+            )
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file in TOML (CORTEX_EMBED_CONFIG)"
     )

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from cortex_embed.config import Command, Settings
+    from cortex_embed.config import Settings
+    from cortex_embed.settings_rows import Command
 
 
 def add_actions(

@@ -11,9 +11,9 @@ never import anything heavy: `--help` is made from it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import UsageError
 from cortex_embed.parsers import (
@@ -21,33 +21,25 @@ from cortex_embed.parsers import (
     choice,
     duration,
     integer,
+    names,
     origins,
     path,
     size,
     size_or_none,
     text,
 )
+from cortex_embed.settings_rows import ENV_PREFIX, rows_of, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-ENV_PREFIX = "CORTEX_EMBED_"
+    from cortex_embed.settings_rows import Command, Row
+
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-Command = Literal[
-    "serve",
-    "rpc",
-    "embed",
-    "selftest",
-    "bench",
-    "models",
-    "pull",
-    "ensure",
-    "stop",
-    "fingerprint",
-    "doctor",
-]
 HOSTED: tuple[Command, ...] = ("serve", "rpc")
 ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
+SEVERAL_MODELS: tuple[Command, ...] = ("serve", "ensure", "stop")
+"""Commands that mean all the models that are named; the others mean the first."""
 IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(
@@ -58,35 +50,21 @@ DECIDED_BY_ENSURE = frozenset(
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def _setting(
-    default: Any,
-    parse: Callable[[str], Any],
-    metavar: str,
-    help: str,  # noqa: A002 - argparse's own word
-    *,
-    on: tuple[Command, ...] = ("serve",),
-    shown: str | None = None,
-) -> Any:
-    """One row of the table: `shown` is how README and --help print the default."""
-    return field(
-        default=default,
-        metadata={"parse": parse, "metavar": metavar, "help": help, "on": on, "shown": shown},
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The table. Constructors elsewhere take plain values, never this object's source."""
 
-    model: str | None = _setting(
-        None,
-        text,
+    model: tuple[str, ...] = setting(
+        (),
+        names,
         "NAME",
-        "model to serve: a catalogue id or alias, or the path of an artifact directory",
+        "model to serve: a catalogue id or alias, or the path of an artifact directory; serve "
+        "takes several (repeat the flag; commas in the variable; a list in the file): the first "
+        "is the default and the only one for other commands, the rest are loaded on first use",
         on=ALL,
         shown="the embedded model",
     )
-    model_dir: Path | None = _setting(
+    model_dir: Path | None = setting(
         None,
         path,
         "DIR",
@@ -94,7 +72,7 @@ class Settings:
         on=(*ALL, "models", "pull"),
         shown="the platform's data directory",
     )
-    catalogue: Path | None = _setting(
+    catalogue: Path | None = setting(
         None,
         path,
         "FILE",
@@ -102,7 +80,7 @@ class Settings:
         on=(*ALL, "models", "pull"),
         shown="none",
     )
-    offline: bool = _setting(
+    offline: bool = setting(
         False,
         boolean,
         "",
@@ -111,7 +89,7 @@ class Settings:
         on=(*ALL, "pull"),
         shown="false",
     )
-    stall_timeout: float = _setting(
+    stall_timeout: float = setting(
         30.0,
         duration,
         "TIME",
@@ -119,7 +97,7 @@ class Settings:
         on=(*ALL, "pull"),
         shown="30s",
     )
-    accept_terms: bool = _setting(
+    accept_terms: bool = setting(
         False,
         boolean,
         "",
@@ -127,11 +105,11 @@ class Settings:
         on=(*ALL, "pull"),
         shown="false",
     )
-    host: str = _setting("127.0.0.1", text, "ADDRESS", "address to listen on")
-    port: int = _setting(
+    host: str = setting("127.0.0.1", text, "ADDRESS", "address to listen on")
+    port: int = setting(
         8121, integer(0, 65_535), "PORT", "port to listen on; 0 lets the system choose"
     )
-    precision: str | None = _setting(
+    precision: str | None = setting(
         None,
         choice("auto", "fp32", "int8"),
         "PRECISION",
@@ -140,7 +118,7 @@ class Settings:
         on=ALL,
         shown="fp32, or what the model has",
     )
-    threads: int = _setting(
+    threads: int = setting(
         0,
         integer(0, 1024),
         "N",
@@ -149,14 +127,14 @@ class Settings:
         on=ALL,
         shown="0",
     )
-    max_batch_tokens: int = _setting(
+    max_batch_tokens: int = setting(
         256,
         integer(16, 1_000_000),
         "TOKENS",
         "token budget of one micro-batch, padding included",
         on=ALL,
     )
-    max_memory: int = _setting(
+    max_memory: int = setting(
         0,
         size_or_none,
         "SIZE",
@@ -165,25 +143,40 @@ class Settings:
         on=ALL,
         shown="0",
     )
-    max_queue_tokens: int = _setting(
+    max_models_memory: int = setting(
+        0,
+        size_or_none,
+        "SIZE",
+        "bound on what loaded models take together, kept by unloading the least recently used; 0 "
+        "for none, or half of --max-memory",
+        shown="0",
+    )
+    model_idle: float = setting(
+        600.0,
+        duration,
+        "TIME",
+        "time without use after which a model other than the default is unloaded; 0 for never",
+        shown="10m",
+    )
+    max_queue_tokens: int = setting(
         2_097_152,
         integer(512, 10**9),
         "TOKENS",
         "tokens that may wait before requests are refused with 429",
         on=HOSTED,
     )
-    max_inputs: int = _setting(16_384, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
-    max_request_tokens: int = _setting(
+    max_inputs: int = setting(16_384, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
+    max_request_tokens: int = setting(
         2_097_152,
         integer(512, 10**9),
         "TOKENS",
         "tokens per request, counted after truncation",
         on=HOSTED,
     )
-    max_text_chars: int = _setting(
+    max_text_chars: int = setting(
         1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
     )
-    max_body_bytes: int = _setting(
+    max_body_bytes: int = setting(
         16 * 2**20,
         size,
         "SIZE",
@@ -191,10 +184,10 @@ class Settings:
         on=HOSTED,
         shown="16MiB",
     )
-    body_timeout: float = _setting(
+    body_timeout: float = setting(
         60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
     )
-    on_overlong: str = _setting(
+    on_overlong: str = setting(
         "truncate",
         choice("truncate", "error"),
         "POLICY",
@@ -202,7 +195,7 @@ class Settings:
         "it) or error",
         on=ALL,
     )
-    grace_period: float = _setting(
+    grace_period: float = setting(
         30.0,
         duration,
         "TIME",
@@ -210,24 +203,24 @@ class Settings:
         on=HOSTED,
         shown="30s",
     )
-    load_wait: float = _setting(
+    load_wait: float = setting(
         0.0,
         duration,
         "TIME",
         "time embedding requests wait for the model to load before they are answered with 503",
         shown="0s",
     )
-    idle_exit: float = _setting(
+    idle_exit: float = setting(
         0.0,
         duration,
         "TIME",
         "stop after so long without a request in flight (probes do not count); 0 for never",
         shown="0s",
     )
-    uds: Path | None = _setting(
+    uds: Path | None = setting(
         None, path, "PATH", "listen on a Unix socket (mode 0600) instead of a port", shown="none"
     )
-    sidecar: bool = _setting(
+    sidecar: bool = setting(
         False,
         boolean,
         "",
@@ -235,14 +228,14 @@ class Settings:
         "stdout, a fresh token, and stop when that program is gone",
         shown="false",
     )
-    token_env: str | None = _setting(
+    token_env: str | None = setting(
         None,
         text,
         "NAME",
         "ask clients for the API token that is in the environment variable NAME",
         shown="none",
     )
-    api_key_file: Path | None = _setting(
+    api_key_file: Path | None = setting(
         None,
         path,
         "PATH",
@@ -250,7 +243,7 @@ class Settings:
         "(CORTEX_EMBED_API_KEYS, comma-separated, adds to them)",
         shown="none",
     )
-    cors_origins: tuple[str, ...] | None = _setting(
+    cors_origins: tuple[str, ...] | None = setting(
         None,
         origins,
         "ORIGINS",
@@ -258,36 +251,36 @@ class Settings:
         "or * for all",
         shown="none",
     )
-    ready_file: Path | None = _setting(
+    ready_file: Path | None = setting(
         None,
         path,
         "PATH",
         "write the ready event to PATH (mode 0600) once requests are served; removed at the stop",
         shown="none",
     )
-    ready_fd: int = _setting(
+    ready_fd: int = setting(
         0,
         integer(0, 65_535),
         "N",
         "write the events to the inherited file descriptor N as well (POSIX); 0 for none",
     )
-    parent_pid: int = _setting(
+    parent_pid: int = setting(
         0,
         integer(0, 2**31 - 1),
         "N",
         "stop when process N is gone; 0 for none (with --sidecar: the process that started us)",
     )
-    exit_on_stdin_close: bool | None = _setting(
+    exit_on_stdin_close: bool | None = setting(
         None,
         boolean,
         "",
         "stop when stdin, where it is a pipe, ends (with --sidecar: true)",
         shown="false",
     )
-    access_log: bool = _setting(
+    access_log: bool = setting(
         False, boolean, "", "log one line per request (never texts)", shown="false"
     )
-    runtime_dir: Path | None = _setting(
+    runtime_dir: Path | None = setting(
         None,
         path,
         "DIR",
@@ -295,14 +288,14 @@ class Settings:
         on=("ensure", "stop"),
         shown="the platform's runtime directory",
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "info",
         choice("debug", "info", "warning", "error"),
         "LEVEL",
         "least severe level logged to stderr",
         on=ALL,
     )
-    log_format: str = _setting(
+    log_format: str = setting(
         "text",
         choice("text", "json"),
         "FORMAT",
@@ -311,41 +304,9 @@ class Settings:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One setting as flags, README and parsers see it."""
-
-    name: str
-    flag: str
-    env: str
-    default: Any
-    shown: str
-    parse: Callable[[str], Any]
-    metavar: str
-    help: str
-    on: tuple[Command, ...]
-
-    @property
-    def is_switch(self) -> bool:
-        return self.parse is boolean
-
-
 def rows() -> list[Row]:
     """The table, in the order of declaration."""
-    return [
-        Row(
-            name=f.name,
-            flag="--" + f.name.replace("_", "-"),
-            env=ENV_PREFIX + f.name.upper(),
-            default=f.default,
-            shown=f.metadata["shown"] or str(f.default),
-            parse=f.metadata["parse"],
-            metavar=f.metadata["metavar"],
-            help=f.metadata["help"],
-            on=f.metadata["on"],
-        )
-        for f in fields(Settings)
-    ]
+    return rows_of(Settings)
 
 
 def takes(command: Command, row: Row) -> bool:
@@ -355,14 +316,14 @@ def takes(command: Command, row: Row) -> bool:
     return command in row.on or (command == "stop" and row.name in IDENTITY)
 
 
-def _parse(row: Row, raw: str, source: str) -> Any:
+def _parse(row: Row, raw: str | list[str], source: str) -> Any:
     try:
         return row.parse(raw)
     except ValueError as why:
         raise UsageError(f"{source}: {raw!r} {why}.") from None
 
 
-def load(flags: Mapping[str, str | None], config: Path | None = None) -> Settings:
+def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None) -> Settings:
     """Settings from flags (raw strings by setting name), environment and file.
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
@@ -375,7 +336,8 @@ def load(flags: Mapping[str, str | None], config: Path | None = None) -> Setting
         from cortex_embed import settings_file
 
         known = {row.name: row for row in rows()}
-        for key, given in settings_file.read(location, known).items():
+        lists = {name for name, row in known.items() if row.is_list}
+        for key, given in settings_file.read(location, known, lists=lists).items():
             values[key] = _parse(known[key], given, f"--config: {key} in {location}")
     for row in rows():
         raw = flags.get(row.name)

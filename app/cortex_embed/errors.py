@@ -15,6 +15,7 @@
     ├── OverloadedError           429   retry later
     ├── NotReadyError             503   loading or draining; retry later
     ├── EngineError               500   our fault
+    ├── ModelLoadError            500   a model that is loaded on request; the next one tries again
     └── StartupError              the process cannot start; exit code, no status
         ├── UsageError            exit 2
         ├── ModelFileError        exit 3   missing, damaged, or not ours
@@ -196,6 +197,15 @@ class EngineError(EmbedError):
 
     code = "engine_error"
     status = 500
+
+
+class ModelLoadError(EmbedError):
+    """A model that is loaded when it is asked for could not be. Never remembered: the next
+    request tries again."""
+
+    code = "model_load_failed"
+    status = 500
+    retryable = True
 
 
 class StartupError(EmbedError):

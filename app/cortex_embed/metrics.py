@@ -29,6 +29,7 @@ _TOKENS = tuple(float(2**power) for power in range(15))
 _TEI_ERRORS = {
     "overloaded": "overloaded",
     "not_ready": "unhealthy",
+    "model_load_failed": "unhealthy",
     "engine_error": "inference",
     "internal_error": "inference",
 }
@@ -149,6 +150,11 @@ class Metrics:
     def watch(self, backlog: Callable[[], tuple[int, int]]) -> None:
         """Ask `backlog` for the texts and tokens that wait, whenever somebody wants to know."""
         self._backlogs.append(backlog)
+
+    def forget(self, backlog: Callable[[], tuple[int, int]]) -> None:
+        """Ask it no more, if it was asked: what it told of is gone."""
+        if backlog in self._backlogs:
+            self._backlogs.remove(backlog)
 
     def waiting(self) -> tuple[int, int]:
         """Texts and tokens that wait for the engine."""

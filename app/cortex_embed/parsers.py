@@ -25,6 +25,11 @@ def text(raw: str) -> str:
     return raw
 
 
+def names(raw: str | list[str]) -> tuple[str, ...]:
+    """One text or more: a string is split at commas, what is a list already is not."""
+    return tuple(text(one).strip() for one in (raw.split(",") if isinstance(raw, str) else raw))
+
+
 def path(raw: str) -> Path:
     return Path(text(raw)).expanduser()
 

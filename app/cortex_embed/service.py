@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,18 +16,17 @@ from cortex_embed.domain import EmbedResult, ModelSpec
 from cortex_embed.errors import (
     EngineError,
     InvalidRequestError,
-    ModelFileError,
     ModelNotFoundError,
     NotReadyError,
     TextError,
     TokensError,
 )
 from cortex_embed.metrics import Metrics
+from cortex_embed.providers.pool import ModelPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cortex_embed.config import Settings
     from cortex_embed.domain import (
         EmbedRequest,
         Priority,
@@ -38,9 +36,8 @@ if TYPE_CHECKING:
         TokenStates,
         Truncate,
     )
-    from cortex_embed.models.artifact import Artifact
 
-    Download = Callable[[], tuple[Provider, "ServedModel"]]
+    Download = Callable[[], tuple[ModelPool, Sequence["ServedModel"]]]
 
 Phase = Literal["downloading", "loading", "ready", "draining"]
 _INTERACTIVE_TEXTS = 2
@@ -73,11 +70,15 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 
 class EmbeddingService:
-    """Embeds with the providers it was given; the first one's model is the default."""
+    """Embeds with the models of a pool; the first is the default.
+
+    Ready means that the default model has been loaded. The others are when they are asked for,
+    and so is the default one if its memory was needed meanwhile.
+    """
 
     def __init__(
         self,
-        providers: Sequence[Provider],
+        providers: ModelPool | Sequence[Provider],
         *,
         limits: Limits | None = None,
         models: Sequence[ServedModel] = (),
@@ -87,10 +88,14 @@ class EmbeddingService:
         """`metrics` is where the providers count, if they do. With `download`, `models` say what
         will be served, and the providers come from it."""
         self.metrics = metrics or Metrics()
-        self._providers = {p.spec.id: p for p in providers}
+        if isinstance(providers, ModelPool):
+            self._pool = providers
+        else:
+            self._pool = ModelPool.of(providers)
+            started = int(time.time())
+            models = models or [ServedModel(p.spec, started) for p in providers]
         self._limits = limits or Limits()
-        started = int(time.time())
-        self._models = tuple(models) or tuple(ServedModel(p.spec, started) for p in providers)
+        self._models = tuple(models)
         self._download = download
         self._phase: Phase = "downloading" if download else "loading"
         self._loaded = False
@@ -122,38 +127,48 @@ class EmbeddingService:
                 return model
         served = ", ".join(m.spec.id for m in self._models)
         raise ModelNotFoundError(
-            f"The model {name[:200]!r} is not served here. Served: {served}.",
+            f"The model {name[:200]!r} is not served here. Served: {served}. To serve another "
+            "model too, start with --model NAME for each (`cortex-embed models list` has names).",
             param="model",
             name=name[:200],
         )
 
     async def download(self) -> None:
-        """Get a model that is not on this disk yet; nothing if it is. Raises DownloadError."""
+        """Get models that are not on this disk yet; nothing if all are. Raises DownloadError."""
         if self._download is None:
             return
         import asyncio  # not before a port is announced
 
-        provider, model = await asyncio.to_thread(self._download)
+        pool, models = await asyncio.to_thread(self._download)
         self._download = None
-        self._providers = {model.spec.id: provider}
-        self._models = (model,)
+        self._pool, self._models = pool, tuple(models)
         if self._phase == "downloading":
             self._phase = "loading"
+        else:
+            pool.drain()
+
+    def is_loaded(self, model_id: str) -> bool:
+        """Whether the served model with this id is in memory."""
+        return self._pool.is_loaded(model_id)
 
     def begin(self) -> None:
-        """Start reading the models, in threads: before there is an event loop to wait on."""
+        """Start reading the default model, in threads: before there is an event loop to wait on."""
         self.began = time.perf_counter()
-        for provider in self._providers.values():
-            provider.begin()
+        self._pool.begin()
 
     async def load(self) -> None:
-        """Load every model and verify it. Raises ModelFileError."""
+        """Load the default model and verify it. Raises ModelFileError."""
         self.began = self.began or time.perf_counter()
-        for provider in self._providers.values():
-            await provider.load()
+        await self._pool.load()
         self._loaded = True
         if self._phase == "loading":
             self._phase = "ready"
+
+    async def prepare(self, name: str | None, seconds: float) -> None:
+        """Have the model called `name` loaded, waiting so long at most; nothing while the default
+        one is loading. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
+        if self._phase != "loading":
+            await self._pool.prepare(self.resolve(name).id, seconds)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""
@@ -163,8 +178,8 @@ class EmbeddingService:
         self._check(request, spec)
         self.metrics.asked(request)
         started = time.perf_counter()
-        with named_by(request):
-            pooled = await self._providers[spec.id].embed(
+        with named_by(request), self._pool.use(spec.id) as provider:
+            pooled = await provider.embed(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
@@ -188,8 +203,8 @@ class EmbeddingService:
         self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        with named_by(request):
-            found = await self._providers[spec.id].token_states(
+        with named_by(request), self._pool.use(spec.id) as provider:
+            found = await provider.token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
@@ -212,9 +227,8 @@ class EmbeddingService:
                 param=request.param,
                 code="too_many_characters",
             )
-        return await self._providers[spec.id].tokenize(
-            texts, input_type=request.input_type, special=special
-        )
+        with self._pool.use(spec.id) as provider:
+            return await provider.tokenize(texts, input_type=request.input_type, special=special)
 
     async def detokenize(self, request: EmbedRequest, *, skip_special: bool) -> list[str]:
         """The text of every list of token ids. Errors as for `embed`."""
@@ -222,8 +236,8 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         ids = [text for text in request.texts if not isinstance(text, str)]
-        with named_by(request):
-            return await self._providers[spec.id].detokenize(ids, skip_special=skip_special)
+        with named_by(request), self._pool.use(spec.id) as provider:
+            return await provider.detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
         if self._phase == "downloading":
@@ -263,16 +277,17 @@ class EmbeddingService:
                 where = request.path(index)
                 raise InvalidRequestError(f"{where} {why}", param=where, code="invalid_text")
 
-    async def close(self) -> None:
-        """Refuse new requests; finish and release."""
+    async def close(self) -> bool:
+        """Refuse new requests; finish and release. False where threads still load a model: the
+        process must not wait for them (`stopping.leave`)."""
         self._phase = "draining"
         self._closed = True
-        for provider in self._providers.values():
-            await provider.close()
+        return await self._pool.close()
 
     def drain(self) -> None:
         """Say that the server is stopping: readiness goes, requests in flight go on."""
         self._phase = "draining"
+        self._pool.drain()
 
 
 @contextmanager
@@ -334,122 +349,4 @@ def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
         dimensions=request.dimensions,
         normalize=request.normalize,
         layer_norm=spec.layer_norm,
-    )
-
-
-class Located(msgspec.Struct, frozen=True):
-    """The model that `settings` name, and what makes its provider. Nothing is hashed yet.
-
-    `artifact` is None for a model that has no files.
-    """
-
-    model: ServedModel
-    provider: Callable[[Metrics], Provider]
-    artifact: Artifact | None = None
-
-
-def locate_model(settings: Settings) -> Located:
-    """Find the model and read its manifest: cheap, and done before a port is bound.
-
-    Raises ModelFileError or ModelNotFoundError.
-    """
-    from cortex_embed.providers import hashing
-
-    if settings.model is not None and hashing.SPEC.answers_to(settings.model):
-        return _hashing(settings)
-    from cortex_embed.models.store import locate
-
-    return located(settings, locate(settings.model, settings.model_dir, settings.catalogue))
-
-
-def located(settings: Settings, artifact: Artifact) -> Located:
-    """`artifact` in the precision that `settings` mean. Raises ModelFileError."""
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.providers.precision import choose
-
-    choice = choose(settings.precision, artifact)
-    identity = fingerprint(artifact, choice.precision)
-    model = ServedModel(
-        artifact.spec,
-        int(time.time()),
-        fingerprint=identity,
-        facts=artifact.facts(choice.precision) | {"fingerprint": identity},
-        origin=f"{choice}; from {artifact.directory}",
-    )
-    provider = partial(_local, settings, artifact, choice.precision)
-    return Located(model, provider, artifact)
-
-
-def _hashing(settings: Settings) -> Located:
-    """The provider that computes hashes; only for who asked for it by name."""
-    from cortex_embed.providers import hashing
-
-    if settings.precision not in {None, "auto", hashing.PRECISION}:
-        raise ModelFileError(
-            f"--precision {settings.precision}: the model {hashing.SPEC.id} has "
-            f"{hashing.PRECISION}. Leave --precision out."
-        )
-    identity = hashing.fingerprint()
-    model = ServedModel(
-        hashing.SPEC,
-        int(time.time()),
-        fingerprint=identity,
-        facts=hashing.facts() | {"fingerprint": identity},
-        origin=hashing.WARNING,
-    )
-    return Located(model, lambda _: hashing.HashingProvider())
-
-
-def _local(settings: Settings, artifact: Artifact, precision: str, metrics: Metrics) -> Provider:
-    from cortex_embed.providers.cores import available_cores
-    from cortex_embed.providers.local import LocalProvider
-
-    return LocalProvider(
-        artifact,
-        precision=precision,
-        threads=settings.threads or available_cores(),
-        max_batch_tokens=settings.max_batch_tokens,
-        max_queue_tokens=settings.max_queue_tokens,
-        max_memory=settings.max_memory,
-        max_request_tokens=settings.max_request_tokens,
-        metrics=metrics,
-    )
-
-
-def build_service(settings: Settings, located: Located | None = None) -> EmbeddingService:
-    """The service that `settings` describe; `load` reads and verifies the model.
-
-    Raises ModelFileError or ModelNotFoundError where the model has to be located first.
-    """
-    found = located or locate_model(settings)
-    metrics = Metrics()
-    return EmbeddingService(
-        [found.provider(metrics)], limits=_limits(settings), models=[found.model], metrics=metrics
-    )
-
-
-def build_downloading(
-    settings: Settings, spec: ModelSpec, fetch: Callable[[], Located]
-) -> EmbeddingService:
-    """As `build_service`, for a model that the service's `download` gets by `fetch` first."""
-    metrics = Metrics()
-
-    def download() -> tuple[Provider, ServedModel]:
-        found = fetch()
-        return found.provider(metrics), found.model
-
-    return EmbeddingService(
-        [],
-        limits=_limits(settings),
-        models=[ServedModel(spec, int(time.time()))],
-        metrics=metrics,
-        download=download,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_inputs=settings.max_inputs,
-        max_text_chars=settings.max_text_chars,
-        truncate="none" if settings.on_overlong == "error" else "end",
     )

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read(location: Path, known: Collection[str]) -> dict[str, str]:
-    """The file's values by key. Raises UsageError for a key that is not among `known`."""
+def read(
+    location: Path, known: Collection[str], *, lists: Collection[str]
+) -> dict[str, str | list[str]]:
+    """The file's values by key; those of `lists` may be lists of texts.
+
+    Raises UsageError for a key that is not among `known`, too.
+    """
     import tomllib
 
     try:
@@ -25,11 +30,21 @@ def read(location: Path, known: Collection[str]) -> dict[str, str]:
         raise UsageError(f"--config: cannot read {location}: {why.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
         raise UsageError(f"--config: {location} is not valid TOML: {why}.") from None
+    values: dict[str, str | list[str]] = {}
     for key, value in table.items():
         if key not in known:
             raise UsageError(
                 f"--config: {location} has an unknown key {key!r}. Known keys: {', '.join(known)}."
             )
-        if not isinstance(value, str | int | float | bool):
-            raise UsageError(f"--config: {key} in {location} must be a single value.")
-    return {key: str(value) for key, value in table.items()}
+        if isinstance(value, str | int | float | bool):
+            values[key] = str(value)
+        elif key in lists and _is_list_of_texts(value):
+            values[key] = value
+        else:
+            allowed = "a text or a list of texts" if key in lists else "a single value"
+            raise UsageError(f"--config: {key} in {location} must be {allowed}.")
+    return values
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

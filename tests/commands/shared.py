@@ -26,7 +26,9 @@ class Shared:
     model: Path
 
     def begin(self, command: str, *flags: str, **env: str) -> subprocess.Popen[str]:
-        where = ["--runtime-dir", str(self.runtime), "--model", str(self.model)]
+        where = ["--runtime-dir", str(self.runtime)]
+        if "--model" not in flags:
+            where += ["--model", str(self.model)]
         return subprocess.Popen(
             [sys.executable, "-c", _DRIVER, command, *where, *flags],
             env=os.environ | {"STUB_STARTS": str(self.starts_file)} | env,

@@ -47,7 +47,7 @@ def test_wrong_flags_are_named(arguments: list[str], message: str) -> None:
 
 
 def test_flags_of_a_url_need_one(tiny_mean: Artifact) -> None:
-    settings = Settings(model=str(tiny_mean.directory))
+    settings = Settings(model=(str(tiny_mean.directory),))
     with pytest.raises(UsageError, match="go with --url"):
         bench.run(settings, options("--bench-model", "x"))
 
@@ -71,7 +71,7 @@ def test_a_plot_of_another_kind_is_refused_before_measuring(tmp_path: Path) -> N
 def test_in_process_with_table_json_and_chart(
     tiny_mean: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(model=str(tiny_mean.directory), threads=1)
+    settings = Settings(model=(str(tiny_mean.directory),), threads=1)
     out, chart = tmp_path / "out.json", tmp_path / "chart.html"
     flags = ["--concurrency", "1,4", "--duration", "200ms", "--batch", "2", "--texts", "mixed"]
     code = bench.run(settings, options(*flags, "--json", str(out), "--plot", str(chart)))

@@ -26,7 +26,7 @@ def found(settings: Settings, capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 
 
 def test_a_sound_installation(tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
-    code, facts = found(Settings(model=str(tiny_mean.directory), threads=3), capsys)
+    code, facts = found(Settings(model=(str(tiny_mean.directory),), threads=3), capsys)
     assert code == 0
     assert facts["model"].startswith("tiny-mean, 32 dimensions, 48 tokens, licence mit")
     assert facts["fingerprint"].startswith("cx1:")
@@ -48,7 +48,7 @@ def test_a_damaged_model_is_a_problem(
     copy = tmp_path / "model"
     shutil.copytree(tiny_mean.directory, copy)
     (copy / "tokenizer.json").write_text("{}", encoding="utf-8")
-    code, facts = found(Settings(model=str(copy)), capsys)
+    code, facts = found(Settings(model=(str(copy),)), capsys)
     assert code == 3
     assert "tokenizer.json has 2 bytes" in facts["model"]
     assert "free disk" in facts  # it goes on looking
@@ -59,12 +59,12 @@ def test_what_would_be_downloaded(
 ) -> None:
     monkeypatch.setattr(store, "data_dir", lambda: tmp_path)
     monkeypatch.setattr(store, "EMBEDDED_DIR", tmp_path / "none")
-    for name, repo in (("bge-m3", "BAAI/bge-m3"), (None, "BAAI/bge-small-en-v1.5")):
-        code, facts = found(Settings(model=name), capsys)
+    for names, repo in ((("bge-m3",), "BAAI/bge-m3"), ((), "BAAI/bge-small-en-v1.5")):
+        code, facts = found(Settings(model=names), capsys)
         assert code == 0
         assert "to download (at least " in facts["model"]
         assert f"onnx/model.onnx of {repo}" in facts["model"]
-    assert "pickle" in found(Settings(model="codebert-base"), capsys)[1]["model"]
+    assert "pickle" in found(Settings(model=("codebert-base",)), capsys)[1]["model"]
 
 
 def test_no_credential_is_shown(
@@ -72,7 +72,7 @@ def test_no_credential_is_shown(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.example:3128")
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
-    _, facts = found(Settings(model=str(tiny_mean.directory)), capsys)
+    _, facts = found(Settings(model=(str(tiny_mean.directory),)), capsys)
     assert facts["HTTPS_PROXY"] == "http://…@proxy.example:3128"
     assert facts["HF_TOKEN"] == "set, not shown"
     assert "hunter2" not in json.dumps(facts)
@@ -83,7 +83,7 @@ def test_little_disk_is_noted(
 ) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: replace_free(usage))
-    doctor.run(Settings(model=str(tiny_mean.directory)), as_json=False)
+    doctor.run(Settings(model=(str(tiny_mean.directory),)), as_json=False)
     assert "! free disk" in capsys.readouterr().out
 
 

@@ -24,8 +24,10 @@ def missing(model: str) -> NotInstalledError:
 
 
 def test_what_is_here_is_not_fetched(tiny_mean: Artifact) -> None:
-    settings = Settings(model=str(tiny_mean.directory), offline=True)
-    assert download.here(settings).artifact == tiny_mean
+    settings = Settings(model=(str(tiny_mean.directory),), offline=True)
+    (found,) = download.here(settings)
+    assert found.artifact == tiny_mean
+    assert download.planned(settings) == [tiny_mean.spec]
 
 
 def test_the_default_of_a_slim_program_is_fetched() -> None:
@@ -36,7 +38,7 @@ def test_the_default_of_a_slim_program_is_fetched() -> None:
 
 def test_an_unknown_name_is_not() -> None:
     with pytest.raises(ModelNotFoundError):
-        download.here(Settings(model="nonsense"))
+        download.here(Settings(model=("nonsense",)))
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,12 @@ def test_what_forbids_it_is_known_before(settings: Settings, model: str, code: s
 )
 def test_what_may_be_downloaded(settings: Settings, model: str) -> None:
     assert download.downloadable(settings, missing(model)).spec.id == model
+
+
+def test_several_are_planned_before_anything_is_fetched(tiny_mean: Artifact) -> None:
+    names = (str(tiny_mean.directory), "bge-m3", "gte-small")
+    planned = download.planned(Settings(model=names))
+    assert [spec.id for spec in planned] == ["tiny-mean", "bge-m3", "gte-small"]
+    with pytest.raises(DownloadError) as caught:
+        download.planned(Settings(model=(*names, "codebert-base")))
+    assert caught.value.code == "download_unavailable"

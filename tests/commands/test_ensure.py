@@ -189,7 +189,7 @@ def test_an_unknown_model_starts_nothing(shared: Shared) -> None:
 def test_it_runs_in_process_too(
     shared: Shared, tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(model=str(tiny_mean.directory), runtime_dir=shared.runtime)
+    settings = Settings(model=(str(tiny_mean.directory),), runtime_dir=shared.runtime)
     program = [sys.executable, str(STUB)]
     assert ensure.run(settings, ensure.Options(), program) == 0
     assert json.loads(capsys.readouterr().out) == shared.ensure()
@@ -201,3 +201,17 @@ def test_a_unix_socket_cannot_be_shared(tiny_mean: Artifact) -> None:
 
     with pytest.raises(UsageError, match="--uds"):
         ensure.run(WithSocket(), ensure.Options())  # type: ignore[arg-type]
+
+
+def test_several_models_are_one_server_of_their_own(shared: Shared, tiny_cls: Artifact) -> None:
+    both = ["--model", str(shared.model), "--model", str(tiny_cls.directory)]
+    event = shared.ensure(*both)
+    words = shared.starts[0].split()
+    assert [word for word in words if word.startswith("--model=")] == [
+        f"--model={shared.model}",
+        f"--model={tiny_cls.directory}",
+    ]
+    assert shared.ensure()["pid"] != event["pid"]
+    assert shared.ensure(*both)["pid"] == event["pid"]
+    code, out, _ = shared.run("stop", *both)
+    assert (code, out.startswith("Stopped tiny-mean, tiny-cls (fp32)")) == (0, True)

@@ -57,7 +57,7 @@ def test_a_precision_is_a_space_of_its_own(
     tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = printed(tiny_mean, capsys)["fingerprint"]
-    settings = Settings(model=str(tiny_mean.directory), precision="int8")
+    settings = Settings(model=(str(tiny_mean.directory),), precision="int8")
     with pytest.raises(FingerprintMismatch, match="What differs is not known"):
         fingerprint.run(settings, fingerprint.Options(plain))
 
@@ -96,7 +96,7 @@ def test_a_running_server_is_asked(
 def test_what_cannot_be_compared_is_said(tiny_mean: Artifact, content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     file.write_text(content, encoding="utf-8")
-    settings = Settings(model=str(tiny_mean.directory))
+    settings = Settings(model=(str(tiny_mean.directory),))
     for other in (str(file), str(tmp_path / "absent"), "http://127.0.0.1:9"):
         with pytest.raises(InputError, match="--compare"):
             fingerprint.run(settings, fingerprint.Options(other))

@@ -26,21 +26,21 @@ def test_an_identity_is_what_the_answers_depend_on(
     tiny_mean: Artifact, tiny_cls: Artifact, tmp_path: Path
 ) -> None:
     def key(**more: object) -> str:
-        return identity(replace(Settings(model=str(tiny_mean.directory)), **more)).key  # type: ignore[arg-type]
+        return identity(replace(Settings(model=(str(tiny_mean.directory),)), **more)).key  # type: ignore[arg-type]
 
     assert key() == key(threads=3, port=1, max_batch_tokens=64, log_level="debug")
     assert key() == key(precision="auto")  # there is nothing else
-    assert key() != key(model=str(tiny_cls.directory))
+    assert key() != key(model=(str(tiny_cls.directory),))
     assert key() != key(on_overlong="error")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.symlink_to(tiny_mean.directory)
-    assert key() == key(model=str(elsewhere))
+    assert key() == key(model=(str(elsewhere),))
 
 
 def test_a_version_is_part_of_the_identity(
     tiny_mean: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(model=str(tiny_mean.directory))
+    settings = Settings(model=(str(tiny_mean.directory),))
     before = identity(settings)
     monkeypatch.setattr("cortex_embed.__version__", "99.0.0")
     assert identity(settings).key != before.key

@@ -296,13 +296,13 @@ def test_a_start_that_fails_is_told_to_the_host(
     failure: str, code: str, message: str, exit_code: int
 ) -> None:
     program = (
-        "from cortex_embed import cli, errors, service\n"
+        "from cortex_embed import cli, composition, errors\n"
         "class Broken:\n"
         "    def models(self): return [Broken]\n"
         "    origin = 'here'\n"
         "    class spec: id = 'broken'\n"
         f"    async def load(self): raise {failure}\n"
-        "service.build_service = lambda *_: Broken()\n"
+        "composition.build_service = lambda *_: Broken()\n"
         "cli.main(['rpc'])\n"
     )
     done = subprocess.run(
@@ -323,13 +323,13 @@ def test_a_process_without_a_network_and_with_a_clean_stdout(tiny_mean: Artifact
     """It imports no aiohttp, and what a library prints goes to stderr."""
     code = (
         "import atexit, os, sys\n"
-        "from cortex_embed import cli, service\n"
-        "build = service.build_service\n"
+        "from cortex_embed import cli, composition\n"
+        "build = composition.build_service\n"
         "def loud(*given):\n"
         "    print('a library says hello', flush=True)\n"
         "    os.write(1, b'so does C code\\n')\n"
         "    return build(*given)\n"
-        "service.build_service = loud\n"
+        "composition.build_service = loud\n"
         "atexit.register(lambda: print('modules', *sys.modules, file=sys.stderr))\n"
         f"cli.main(['rpc', '--model', {str(tiny_mean.directory)!r}])\n"
     )

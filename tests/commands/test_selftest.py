@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_the_default_model_passes(
     minilm_artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert selftest.run(Settings(model=str(minilm_artifact.directory))) == 0
+    assert selftest.run(Settings(model=(str(minilm_artifact.directory),))) == 0
     out = capsys.readouterr().out
     assert "against golden vectors" in out
     assert "FAIL" not in out
@@ -28,7 +28,7 @@ def test_the_default_model_passes(
 def test_a_model_without_goldens_says_so(
     tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert selftest.run(Settings(model=str(tiny_mean.directory))) == 0
+    assert selftest.run(Settings(model=(str(tiny_mean.directory),))) == 0
     assert "no golden vectors are known" in capsys.readouterr().out
 
 
@@ -38,7 +38,7 @@ def test_a_wrong_vector_fails(
     wrong = Golden(text="a", vector=(0.9, 0.9), tolerance=1e-3, source="nobody@0")
     monkeypatch.setattr("cortex_embed.models.golden.goldens", lambda _: (wrong,))
     with pytest.raises(SelfTestError, match=r"1 of 3 checks failed") as caught:
-        selftest.run(Settings(model=str(tiny_mean.directory)))
+        selftest.run(Settings(model=(str(tiny_mean.directory),)))
     assert caught.value.exit_code == 7
     assert "FAIL" in capsys.readouterr().out
 
@@ -50,7 +50,7 @@ def test_nan_never_passes() -> None:
 
 
 def test_the_hash_provider_has_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
-    assert selftest.run(Settings(model="hash")) == 0
+    assert selftest.run(Settings(model=("hash",))) == 0
     out = capsys.readouterr().out
     assert "nothing to test" in out
     assert "vectors mean nothing" in out

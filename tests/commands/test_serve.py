@@ -24,7 +24,7 @@ def test_a_missing_model_fails_before_anything_is_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("socket.socket.bind", lambda *_: pytest.fail("bound a socket"))
-    assert serve.run(Settings(model=str(tmp_path / "none"), port=0)) == 3
+    assert serve.run(Settings(model=(str(tmp_path / "none"),), port=0)) == 3
     assert "is no artifact directory" in capsys.readouterr().err
 
 
@@ -32,14 +32,14 @@ def test_an_address_that_is_not_ours_is_named(
     tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # 192.0.2.0/24 is reserved for documentation (RFC 5737): nobody's address.
-    settings = Settings(model=str(tiny_mean.directory), host="192.0.2.1", port=0)
+    settings = Settings(model=(str(tiny_mean.directory),), host="192.0.2.1", port=0)
     assert serve.run(settings) == 4
     assert "192.0.2.1 is not an address of this machine" in capsys.readouterr().err
 
 
 def test_signal_handlers_come_back(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    serve.run(Settings(model=str(tmp_path / "none"), port=0))
+    serve.run(Settings(model=(str(tmp_path / "none"),), port=0))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -52,7 +52,7 @@ def test_a_token_that_cannot_be_used_is_named_and_not_shown(
 ) -> None:
     monkeypatch.setenv("EMPTY_TOKEN", "")
     monkeypatch.setenv("ODD_TOKEN", "geheim ä")
-    settings = Settings(model=str(tiny_mean.directory), port=0, token_env=name)
+    settings = Settings(model=(str(tiny_mean.directory),), port=0, token_env=name)
     assert serve.run(settings) == 2
     said = capsys.readouterr().err
     assert name in said
@@ -63,7 +63,7 @@ def test_a_token_that_cannot_be_used_is_named_and_not_shown(
 def test_a_descriptor_that_is_not_open_is_named(
     tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(model=str(tiny_mean.directory), port=0, ready_fd=65_000)
+    settings = Settings(model=(str(tiny_mean.directory),), port=0, ready_fd=65_000)
     assert serve.run(settings) == 2
     assert "--ready-fd 65000 is not open" in capsys.readouterr().err
 
@@ -72,7 +72,7 @@ def test_a_ready_file_that_cannot_be_made_is_known_before_anything_is_bound(
     tiny_mean: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "none" / "ready.json"
-    settings = Settings(model=str(tiny_mean.directory), port=0, ready_file=place)
+    settings = Settings(model=(str(tiny_mean.directory),), port=0, ready_file=place)
     assert serve.run(settings) == 6
     assert str(place) in capsys.readouterr().err
 
@@ -85,10 +85,10 @@ def test_what_is_ours_to_explain_is_told_to_the_host(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cortex_embed.service.locate_model", broken)
+    monkeypatch.setattr("cortex_embed.composition.locate_model", broken)
     reading, writing = os.pipe()
     with os.fdopen(reading) as events, os.fdopen(writing, "w"):
-        settings = Settings(model=str(tiny_mean.directory), ready_fd=writing)
+        settings = Settings(model=(str(tiny_mean.directory),), ready_fd=writing)
         assert serve.run(settings) == 1
         event = json.loads(events.readline())
     assert (event["event"], event["code"], event["exit_code"]) == ("error", "internal_error", 1)
@@ -106,7 +106,7 @@ def test_nothing_that_costs_is_imported_before_the_port_is_announced(tiny_mean: 
         "    print(*{name.partition('.')[0] for name in sys.modules})\n"
         "    raise SystemExit\n"
         "logs.Reporter.listening = listening\n"
-        f"serve.run(Settings(model={str(tiny_mean.directory)!r}, port=0))\n"
+        f"serve.run(Settings(model=({str(tiny_mean.directory)!r},), port=0))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

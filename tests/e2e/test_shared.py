@@ -36,8 +36,9 @@ class User:
     model: Path
 
     def begin(self, command: str, *flags: str) -> subprocess.Popen[str]:
+        own = ["--model", str(self.model)]
         return subprocess.Popen(
-            [*self.exe, command, "--model", str(self.model), *flags],
+            [*self.exe, command, *([] if "--model" in flags else own), *flags],
             env=environment(self.home) | {"CORTEX_EMBED_RUNTIME_DIR": str(self.home / "run")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cortex_embed.commands.instances import identity
+from cortex_embed.composition import build_service, locate_model
 from cortex_embed.config import Settings
 from cortex_embed.domain import EmbedRequest, Pooled
 from cortex_embed.errors import (
@@ -21,9 +22,8 @@ from cortex_embed.errors import (
 )
 from cortex_embed.models.catalogue import catalogue
 from cortex_embed.providers.hashing import SPEC, HashingProvider, vectors_of
-from cortex_embed.service import build_service, locate_model
 
-HASH = Settings(model="hash")
+HASH = Settings(model=("hash",))
 
 
 async def embed(*texts: str | tuple[int, ...], **asked: object) -> Pooled:
@@ -107,20 +107,20 @@ async def test_the_service_takes_it_only_by_name(caplog: pytest.LogCaptureFixtur
     await service.close()
 
     with pytest.raises(ModelNotFoundError):
-        locate_model(Settings(model="hashing"))
+        locate_model(Settings(), "hashing")
     assert not any(entry.spec.answers_to("hash") for entry in catalogue())
 
 
 def test_it_says_what_it_is() -> None:
-    model = locate_model(HASH).model
+    model = locate_model(HASH, "hash").model
     assert "vectors mean nothing" in model.origin
     assert "vectors mean nothing" in str(model.facts["notes"])
     assert model.facts["fingerprint"] == model.fingerprint
     assert model.fingerprint.startswith("cx1:")
     assert identity(HASH).model == SPEC.id
-    assert locate_model(Settings(model="hash", precision="auto")).model.facts["precision"] == "fp32"
+    assert locate_model(Settings(precision="auto"), "hash").choice.precision == "fp32"
     with pytest.raises(ModelFileError, match="--precision int8"):
-        locate_model(Settings(model="hash", precision="int8"))
+        locate_model(Settings(precision="int8"), "hash")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import UsageError
 from cortex_embed.providers import memory
+
+if TYPE_CHECKING:
+    from cortex_embed.models.artifact import Artifact
 
 MINILM = {"hidden": 384, "intermediate": 1536, "heads": 12, "max_tokens": 256}
 MIB = 2**20
@@ -43,6 +49,7 @@ def test_too_little_says_how_much_it_takes() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_resident_memory_is_seen_and_given_back() -> None:
+    memory.give_back()  # what earlier tests have left would be used again
     before = memory.resident()
     assert before is not None
     blocks = [np.ones(20_000) for _ in range(1000)]  # 160 MB in pieces that glibc keeps
@@ -91,3 +98,48 @@ def test_threads_share_arenas() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "True"
+
+
+def test_a_footprint_is_what_a_model_takes(tiny_mean: Artifact, minilm_artifact: Artifact) -> None:
+    small, real = (memory.footprint(a, "fp32") for a in (tiny_mean, minilm_artifact))
+    assert small.loaded < real.loaded == real.loading
+    # Measured: 109 MiB with both sessions.
+    assert 109 * MIB < real.loaded < 180 * MIB
+    # 50 MiB measured.
+    assert 50 * MIB < memory.footprint(minilm_artifact, "int8").loaded < real.loaded
+    foreign = replace(
+        minilm_artifact, graphs=tuple(replace(g, is_own=False) for g in minilm_artifact.graphs)
+    )
+    assert memory.footprint(foreign, "fp32").loading > 3 * 86 * MIB
+
+
+def test_several_models_share_the_process(tiny_mean: Artifact, minilm_artifact: Artifact) -> None:
+    both = [(tiny_mean, "fp32"), (minilm_artifact, "fp32")]
+    assert memory.shared(both, 0, 0) == (0, 0)
+    assert memory.shared(both, 0, 300 * MIB) == (300 * MIB, 0)
+    bound, share = memory.shared(both, 1024 * MIB, 0)
+    assert bound == 512 * MIB
+    assert 0 < 2 * share < 512 * MIB
+    bound, more = memory.shared(both, 1024 * MIB, 300 * MIB)
+    assert (bound, more > share) == (300 * MIB, True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "models", "says"),
+    [
+        (0, 100 * MIB, "--max-models-memory: 100 MiB is too little"),
+        (200 * MIB, 0, "--max-models-memory: 100 MiB .half of --max-memory. is too little"),
+        (300 * MIB, 250 * MIB, "--max-memory: 300 MiB is too little for 2 models"),
+    ],
+)
+def test_too_little_for_several_says_how_much_it_takes(
+    limit: int, models: int, says: str, tiny_mean: Artifact, minilm_artifact: Artifact
+) -> None:
+    both = [(tiny_mean, "fp32"), (minilm_artifact, "fp32")]
+    with pytest.raises(UsageError, match=says) as why:
+        memory.shared(both, limit, models)
+    (needed,) = re.findall(r"(?:needs|takes) (\d+) MiB", why.value.message)
+    if "needs" in why.value.message:
+        memory.shared(both, 0, int(needed) * MIB)
+    else:
+        memory.shared(both, int(needed) * MIB, models)

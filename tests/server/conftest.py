@@ -238,14 +238,15 @@ def start(provider: FakeProvider) -> Start:
     """`async with start(**settings) as running`: answering, and ready unless the load waits."""
 
     @asynccontextmanager
-    async def running(*, token: str | None = None, **changes: object) -> AsyncIterator[Running]:
+    async def running(
+        *, token: str | None = None, others: Sequence[FakeProvider] = (), **changes: object
+    ) -> AsyncIterator[Running]:
         keys = () if token is None else (token,)
         settings = replace(Settings(port=0, grace_period=5.0), **changes)  # type: ignore[arg-type]
         facts = {"id": "tiny", "pooling": "cls"}
-        service = EmbeddingService(
-            [provider],
-            models=[ServedModel(provider.spec, 1_761_500_000, facts, fingerprint=FINGERPRINT)],
-        )
+        models = [ServedModel(provider.spec, 1_761_500_000, facts, fingerprint=FINGERPRINT)]
+        models += [ServedModel(one.spec, 1_761_500_000, {"id": one.spec.id}) for one in others]
+        service = EmbeddingService([provider, *others], models=models)
         report = Recorder()
         listener = await asyncio.to_thread(listen, settings)
         server = Server(settings, service, report, listener, keys)
@@ -259,8 +260,9 @@ def start(provider: FakeProvider) -> Start:
         ) as http:
             yield Running(server, listener, task, report, provider, http)
         server.stop()
-        provider.load_gate.set()
-        provider.gate.set()
+        for one in (provider, *others):
+            one.load_gate.set()
+            one.gate.set()
         await asyncio.wait({task}, timeout=TIMEOUT)
         assert task.done()
 

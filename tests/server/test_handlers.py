@@ -6,17 +6,19 @@ import asyncio
 import base64
 import gzip
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from cortex_embed.domain import OpenAIIds
-from tests.server.conftest import FINGERPRINT, vector
+from cortex_embed.errors import ModelFileError
+from tests.server.conftest import FINGERPRINT, SPEC, FakeProvider, vector
 
 if TYPE_CHECKING:
     from cortex_embed.domain import Text
-    from tests.server.conftest import FakeProvider, Running, Start
+    from tests.server.conftest import Running, Start
 
 
 def unit(text: Text, prefix: str = "") -> Any:
@@ -133,6 +135,85 @@ async def test_large_reply_leaves_the_loop_free(start: Start) -> None:
         reply, answer = await wide
         assert reply.status == 200
         assert len(json.loads(answer)["embeddings"]) == 2048
+
+
+PATHS = {"/embed": "texts", "/v1/embeddings": "input"}
+
+
+def another(name: str = "other") -> FakeProvider:
+    return FakeProvider(replace(SPEC, id=name, repo=f"Maker/{name}", aliases=()))
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_another_model_is_loaded_on_its_first_request(start: Start, path: str) -> None:
+    other = another()
+    other.load_gate.clear()
+    body = {"model": "other", PATHS[path]: ["x"]}
+    async with start(others=[other]) as running:
+        reply, _ = await running.post(path, body)
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        assert reply.headers["X-Phase"] == "loading"
+        assert (await running.get("/readyz"))[0].status == 200  # that is about the default model
+        assert (await running.post(path, body | {"model": "tiny"}))[0].status == 200
+        other.load_gate.set()
+        while (await running.post(path, body))[0].status == 503:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert (await running.post(path, body))[0].status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_load_wait_is_for_every_model(start: Start, path: str) -> None:
+    other = another()
+    other.load_gate.clear()
+    body = {"model": "other", PATHS[path]: ["x"]}
+    async with start(others=[other], load_wait=10.0) as running:
+        asking = [asyncio.create_task(running.post(path, body)) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in asking)
+        other.load_gate.set()
+        assert {reply.status for reply, _ in await asyncio.gather(*asking)} == {200}
+    async with start(others=[stuck := another()], load_wait=0.1) as running:
+        stuck.load_gate.clear()
+        assert (await running.post(path, body))[0].status == 503
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_model_that_cannot_be_loaded_harms_no_other(start: Start, path: str) -> None:
+    other = another()
+    other.load_failure = ModelFileError("/secret is damaged.")
+    body = {"model": "other", PATHS[path]: ["x"]}
+    async with start(others=[other], load_wait=10.0) as running:
+        reply, told = await running.post(path, body)
+        assert reply.status == 500
+        assert b"The model other could not be loaded" in told
+        assert b"secret" not in told
+        assert (await running.post(path, body | {"model": "tiny"}))[0].status == 200
+        other.load_failure = None
+        assert (await running.post(path, body))[0].status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_model_that_is_not_served_is_not_answered_by_another(
+    start: Start, path: str
+) -> None:
+    async with start(others=[another()], load_wait=10.0) as running:
+        reply, told = await running.post(path, {"model": "bge-m3", PATHS[path]: ["x"]})
+        assert reply.status == 404
+        assert b"Served: tiny, other. To serve another model too, start with --model" in told
+
+
+async def test_a_stop_while_another_model_loads(start: Start) -> None:
+    other = another()
+    async with start(others=[other], load_wait=10.0) as running:
+        other.gate.clear()
+        asking = asyncio.create_task(running.post("/embed", {"model": "other", "texts": ["x"]}))
+        await other.started.wait()
+        running.server.stop()
+        other.gate.set()
+        reply, _ = await asking
+        assert reply.status == 200
+        assert await running.task == 0
+        assert other.closed
 
 
 @pytest.mark.parametrize(

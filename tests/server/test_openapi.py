@@ -63,7 +63,11 @@ def test_every_row_is_there_once() -> None:
     identifiers = [one["operationId"] for one in found]
     assert len(set(identifiers)) == len(identifiers)
     assert "openai_post_v1_embeddings" in identifiers
-    assert "/v1/models/{id}" in described["paths"]
+    (in_path,) = described["paths"]["/v1/models/{id}"]["get"]["parameters"]
+    assert (in_path["name"], in_path["in"], in_path["required"]) == ("id", "path", True)
+    (in_query,) = described["paths"]["/model_info"]["get"]["parameters"]
+    assert (in_query["name"], in_query["in"], in_query["required"]) == ("model", "query", False)
+    assert in_query["description"]
     assert {tag["name"] for tag in described["tags"]} == {r.dialect.NAME for r in LISTED}
 
 

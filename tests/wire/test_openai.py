@@ -279,7 +279,8 @@ def test_golden_models(spec: ModelSpec) -> None:
     model: dict[str, object] = {"id": "tiny", "object": "model", "created": 1_761_500_000}
     model["owned_by"] = "cortex-embed"
     model |= {"dimensions": spec.dimensions, "max_tokens": spec.max_tokens, "fingerprint": "cx1:a"}
-    known = openai.about(spec, created=1_761_500_000, fingerprint="cx1:a")
+    model["loaded"] = True
+    known = openai.about(spec, created=1_761_500_000, fingerprint="cx1:a", loaded=True)
     assert json.loads(openai.encode_model(known)) == model
     listing = json.loads(openai.encode_models([known]))
     assert listing == {"object": "list", "data": [model]}

@@ -121,7 +121,7 @@ def _target(settings: Settings, options: Options) -> Target:
             options.url, options.model, encoding=options.encoding, headers=options.headers
         )
     from cortex_embed.commands import download
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     return ServiceTarget(build_service(settings, download.here(settings)))
 

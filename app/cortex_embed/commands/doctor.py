@@ -108,36 +108,41 @@ def _limits(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
-    """The model that `serve` would load, verified byte by byte."""
-    from cortex_embed.service import locate_model
+    """The models that `serve` would serve, verified byte by byte."""
+    for name in settings.model or (None,):
+        yield from _one_model(settings, name)
 
-    missing = _to_download(settings)
+
+def _one_model(settings: Settings, name: str | None) -> Iterator[Finding]:
+    from cortex_embed.composition import locate_model
+
+    missing = _to_download(settings, name)
     if missing is not None:
         yield missing
         return
-    found = locate_model(settings)
+    found = locate_model(settings, name)
     model, artifact = found.model, found.artifact
     spec = model.spec
     about = f"{spec.id}, {spec.dimensions} dimensions, {spec.max_tokens} tokens, licence "
     if artifact is None:
         yield Finding("model", f"{about}{spec.licence}; {model.origin}", "note")
     else:
-        artifact.verify(model.facts["precision"])
+        artifact.verify(found.choice.precision)
         yield Finding("model", f"{about}{spec.licence}; every file verified")
         graph = "our own export" if artifact.is_own else "the repository's own graph"
         yield Finding("graph", f"{graph}, in {artifact.directory}")
-        yield Finding("precision", model.origin.partition(";")[0])
+        yield Finding("precision", str(found.choice))
     yield Finding("fingerprint", model.fingerprint)
 
 
-def _to_download(settings: Settings) -> Finding | None:
+def _to_download(settings: Settings, name: str | None) -> Finding | None:
     """What would have to be fetched first; None where the model is here, or is not known."""
     from cortex_embed.models.catalogue import DEFAULT_MODEL_ID, find
     from cortex_embed.models.store import embedded_dir, installed
 
-    if settings.model is None and embedded_dir().is_dir():
+    if name is None and embedded_dir().is_dir():
         return None
-    entry = find(settings.model or DEFAULT_MODEL_ID, settings.catalogue)
+    entry = find(name or DEFAULT_MODEL_ID, settings.catalogue)
     if entry is None or any(
         artifact.spec.id == entry.spec.id
         for artifact in installed(settings.model_dir, on_broken=lambda _: None)

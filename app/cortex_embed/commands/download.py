@@ -6,27 +6,51 @@ must never download what is here, nor a model that was not named (or is not the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cortex_embed.errors import NotInstalledError, UsageError
 
 if TYPE_CHECKING:
+    from cortex_embed.composition import Located
     from cortex_embed.config import Settings
+    from cortex_embed.domain import ModelSpec
     from cortex_embed.models.artifact import Artifact
     from cortex_embed.models.catalogue import CatalogueEntry
     from cortex_embed.models.obtain import Report
-    from cortex_embed.service import Located
 
 
-def here(settings: Settings, report: Report | None = None) -> Located:
-    """The model that `settings` name, downloaded if need be; a person is told where no `report` is.
+def here(settings: Settings, report: Report | None = None) -> tuple[Located, ...]:
+    """The first model that `settings` name, downloaded if need be; a person is told where no
+    `report` is. Raises what `composition.locate_model` raises, and DownloadError."""
+    return (_here(report, settings, next(iter(settings.model), None)),)
 
-    Raises what `service.locate_model` raises, and DownloadError.
-    """
-    from cortex_embed.service import locate_model, located
+
+def all_here(settings: Settings, report: Report) -> tuple[Located, ...]:
+    """As `here`, for every model that `settings` name."""
+    from cortex_embed.composition import locate_models
+
+    return locate_models(settings, partial(_here, report))
+
+
+def planned(settings: Settings) -> list[ModelSpec]:
+    """What `all_here` will give. Asks nothing of the network; raises what would stop it."""
+    from cortex_embed.composition import locate_model
+
+    specs = []
+    for name in settings.model or (None,):
+        try:
+            specs.append(locate_model(settings, name).model.spec)
+        except NotInstalledError as why:
+            specs.append(downloadable(settings, why).spec)
+    return specs
+
+
+def _here(report: Report | None, settings: Settings, name: str | None) -> Located:
+    from cortex_embed.composition import locate_model, located
 
     try:
-        return locate_model(settings)
+        return locate_model(settings, name)
     except NotInstalledError as why:
         entry = downloadable(settings, why)
     # Not above: what goes wrong here is no consequence of that error.

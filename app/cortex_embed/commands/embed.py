@@ -76,7 +76,7 @@ def run(settings: Settings, options: Options) -> int:
     source = lines.source(options.texts, options.input, options.field, settings.max_text_chars)
     kind = sinks.output_format(options.output, options.format)
     from cortex_embed.commands import download
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     service = build_service(settings, download.here(settings))
     width = service.resolve(None).dimensions

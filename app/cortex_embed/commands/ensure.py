@@ -58,7 +58,8 @@ class Options:
             for row in rows()
             if "serve" in row.on
             and row.name not in DECIDED_BY_ENSURE
-            and (value := getattr(arguments, row.name, None)) is not None
+            and (given := getattr(arguments, row.name, None)) is not None
+            for value in (given if row.is_list else [given])
         ]
         if arguments.config is not None:
             flags.append(f"--config={arguments.config}")

@@ -62,13 +62,13 @@ def run(settings: Settings, options: Options) -> int:
 
 
 def _own(settings: Settings) -> dict[str, Any]:
+    from cortex_embed.composition import locate_model
     from cortex_embed.models.fingerprint import parts
-    from cortex_embed.service import locate_model
 
-    found = locate_model(settings)
+    found = locate_model(settings, next(iter(settings.model), None))
     model, artifact = found.model, found.artifact
     own = {"fingerprint": model.fingerprint, "model": model.spec.id}
-    return own | {"parts": parts(artifact, model.facts["precision"]) if artifact else {}}
+    return own | {"parts": parts(artifact, found.choice.precision) if artifact else {}}
 
 
 def _other(source: str) -> dict[str, Any]:

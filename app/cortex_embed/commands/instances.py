@@ -137,17 +137,19 @@ class Instance:
 
 
 def identity(settings: Settings) -> Identity:
-    """What `settings` ask for. Raises what `locate_model` raises."""
+    """What `settings` ask for. Raises what `locate_models` raises."""
     from hashlib import sha256
 
     from cortex_embed import __version__
-    from cortex_embed.service import locate_model
+    from cortex_embed.composition import locate_models
 
-    model = locate_model(settings).model
+    found = locate_models(settings)
     # The manifest, not the path: the embedded model lies elsewhere in every one-file start.
-    facts = [__version__, model.facts, settings.on_overlong]
+    facts = [__version__, [one.model.facts for one in found], settings.on_overlong]
     digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Identity(__version__, model.spec.id, model.facts["precision"], digest[:_HASH_SHOWN])
+    models = ", ".join(one.model.spec.id for one in found)
+    precisions = ", ".join(dict.fromkeys(one.choice.precision for one in found))
+    return Identity(__version__, models, precisions, digest[:_HASH_SHOWN])
 
 
 def all_of(directory: Path) -> list[Instance]:

@@ -64,7 +64,7 @@ def run(settings: Callable[[], Settings]) -> int:
 
 def _build(settings: Settings) -> EmbeddingService:
     from cortex_embed.commands import download
-    from cortex_embed.service import build_service
+    from cortex_embed.composition import build_service
 
     return build_service(settings, download.here(settings))
 

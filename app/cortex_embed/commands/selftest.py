@@ -52,8 +52,8 @@ class Check:
 def run(settings: Settings) -> int:
     """Print the table and the verdict; the exit code. Raises SelfTestError, ModelFileError."""
     from cortex_embed.commands import download
+    from cortex_embed.composition import build_service
     from cortex_embed.models.golden import goldens
-    from cortex_embed.service import build_service
 
     service = build_service(settings, download.here(settings))
     model = service.models()[0]

@@ -66,20 +66,21 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
     import gc
 
     from cortex_embed import config
-    from cortex_embed.service import build_downloading, build_service, locate_model
+    from cortex_embed.composition import build_downloading, build_service, locate_models
 
     token = config.token(settings.token_env) if settings.token_env else None
     if token is None and settings.sidecar:
         token = os.urandom(32).hex()
     keys = config.keys(settings)
     try:
-        located = locate_model(settings)
+        located = locate_models(settings)
         build = partial(build_service, settings, located)
-    except NotInstalledError as why:
+    except NotInstalledError:
         from cortex_embed.commands import download
 
-        spec = download.downloadable(settings, why).spec
-        build = partial(build_downloading, settings, spec, partial(download.here, settings, report))
+        specs = download.planned(settings)
+        fetch = partial(download.all_here, settings, report)
+        build = partial(build_downloading, settings, specs, fetch)
     with _listening(settings) as listener:
         early.listener = listener
         watch.at_exit(listener.close)

@@ -347,3 +347,4 @@ class MicroBatcher:
             await asyncio.wait(waiting)
         # A run whose request was cancelled may still be under way.
         await self._loop.run_in_executor(None, self._pool.shutdown)
+        self._metrics.forget(self.backlog)

@@ -70,15 +70,20 @@ class LocalProvider:
         max_queue_tokens: int,
         precision: str = "fp32",
         max_memory: int = 0,
+        run_memory: int = 0,
         max_request_tokens: int = 0,
         metrics: Metrics | None = None,
     ) -> None:
-        """`max_request_tokens` 0 is no limit; `metrics` is told of every micro-batch."""
+        """`max_memory` bounds the process, `run_memory` this model's runs alone; in bytes.
+
+        These and `max_request_tokens` are no bound when 0; `metrics` is told of every micro-batch.
+        """
         self._artifact = artifact
         self._max_request_tokens = max_request_tokens
         self._metrics = metrics
         self._precision = precision
         self._max_memory = max_memory
+        self._run_memory = run_memory
         self._threads = threads
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
@@ -160,7 +165,14 @@ class LocalProvider:
         self._widening = loop.run_in_executor(None, engine.widen)
 
     def _fit(self) -> memory.Fit:
-        """Threads and token budget within `max_memory`, now that the model is loaded."""
+        """Threads and token budget within the bound, now that the model is loaded."""
+        if self._run_memory:
+            return memory.within(
+                self._run_memory,
+                self._artifact.manifest,
+                workers=self._threads,
+                max_batch_tokens=self._max_batch_tokens,
+            )
         taken = memory.resident()
         if not self._max_memory or taken is None:
             return memory.Fit(self._threads, self._max_batch_tokens)
@@ -320,8 +332,6 @@ class LocalProvider:
         """
         if self._later is not None:
             self._later.cancel()
-        if self._widening is not None:
-            await self._widening
         if self._batcher is not None:
             await self._batcher.close()
         if self._states is not None:
@@ -329,7 +339,12 @@ class LocalProvider:
         self._batcher = None
         self._states = None
         self._tokenizer = None
-        self._tokenizing.shutdown(wait=True, cancel_futures=True)
+        # Not on the event loop: a thread may still tokenize for somebody who has gone.
+        await asyncio.get_running_loop().run_in_executor(
+            None, partial(self._tokenizing.shutdown, wait=True, cancel_futures=True)
+        )
+        if self._widening is not None:  # last: it may raise, and all else is to be released
+            await self._widening
 
 
 def _encode(

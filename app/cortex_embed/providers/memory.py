@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from cortex_embed.models.artifact import Artifact
 
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
 _FLOAT = 4
@@ -23,6 +25,19 @@ _CGROUP = Path("/sys/fs/cgroup")
 _STATM = Path("/proc/self/statm")
 _RESERVE = 24 * 2**20
 """For what is not a run: bodies, replies, the queue, the interpreter's own growth."""
+
+
+_PROCESS = 96 * 2**20
+"""What a server takes without a model: the interpreter, the libraries, their first use."""
+# Measured with onnxruntime 1.31 on x86-64: 30 to 130 MB of weights, tokenizers of 30,000 and
+# 250,000 tokens. A loaded session keeps the weights and, of those of matrix products, another
+# copy in its own layout (the session for a text alone one more).
+_WEIGHTS = 1.6
+_FOREIGN_WEIGHTS = 3.2
+"""While a graph that is not ours is optimized, its weights are there three times."""
+_TOKENIZER = 24.0
+"""tokenizer.json is text; its vocabulary and trie take ten times (WordPiece) to 24 (Unigram)."""
+_SESSION = 12 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +81,67 @@ def fit(
             f"--max-memory: {limit // 2**20} MiB is too little; this model needs {needed} MiB with "
             "one text at a time. Raise it, or choose a smaller model or precision."
         )
+    return within(room, manifest, workers=workers, max_batch_tokens=max_batch_tokens)
+
+
+def within(room: int, manifest: Mapping[str, Any], *, workers: int, max_batch_tokens: int) -> Fit:
+    """The most whose runs stay within `room` bytes, which is enough for one text."""
+    longest = manifest["max_tokens"]
+    least = run_bytes(manifest, longest, longest)
     # One worker more than asked for: the thread that short requests have to themselves.
     workers = max(1, min(workers, room // least - 1))
     share = room // (workers + 1) if room // least > 1 else room
     per_token = run_bytes(manifest, 1, 0)
     scores = run_bytes(manifest, 0, longest)
     return Fit(workers, max(longest, min(max_batch_tokens, (share - scores) // per_token)))
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Upper estimates, in bytes: what a model takes when loaded (runs not included), and while
+    it is loading."""
+
+    loaded: int
+    loading: int
+
+
+def footprint(artifact: Artifact, precision: str) -> Footprint:
+    """What `artifact` will take in `precision`, by the sizes of its files."""
+    weights = {g.data for g in artifact.graphs if g.precision == precision}
+    data = sum(artifact.files[name].size for name in weights)
+    rest = int(_TOKENIZER * artifact.files["tokenizer.json"].size) + _SESSION
+    loaded = int(_WEIGHTS * data) + rest
+    return Footprint(loaded, loaded if artifact.is_own else int(_FOREIGN_WEIGHTS * data) + rest)
+
+
+def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -> tuple[int, int]:
+    """How several models, each in a precision, share a process: bytes that those in memory may
+    take together, and what each may take for its runs; 0 for no bound.
+
+    `limit` bounds the process and `models` the models, 0 for neither. Raises UsageError, with
+    the least that would do, where a model would not fit alone.
+    """
+    bound = models or limit // 2
+    needed = max(footprint(a, precision).loading for a, precision in artifacts)
+    if bound and needed > bound:
+        whence = "" if models else " (half of --max-memory)"
+        raise UsageError(
+            f"--max-models-memory: {bound // 2**20} MiB{whence} is too little; the largest of "
+            f"these models needs {-(-needed // 2**20)} MiB. Raise it, or choose a smaller model or "
+            "precision."
+        )
+    if not limit:
+        return bound, 0
+    runs = max(run_bytes(a.manifest, a.spec.max_tokens, a.spec.max_tokens) for a, _ in artifacts)
+    share = (limit - bound - _PROCESS - _RESERVE) // len(artifacts)
+    if share < runs:
+        least = -(-(bound + _PROCESS + _RESERVE + runs * len(artifacts)) // 2**20)
+        raise UsageError(
+            f"--max-memory: {limit // 2**20} MiB is too little for {len(artifacts)} models, of "
+            f"which {bound // 2**20} MiB may be loaded: one text at a time for each takes {least} "
+            "MiB. Raise it, lower --max-models-memory, or serve fewer models."
+        )
+    return bound, share
 
 
 def cgroup_limit(cgroup: Path = _CGROUP) -> int | None:

@@ -45,7 +45,7 @@ def families(service: EmbeddingService, in_flight: int) -> list[Family]:
         Family(
             PREFIX + "model_loaded",
             "gauge",
-            "1 once the models are loaded, until the server drains.",
+            "1 once the default model has been loaded, until the server drains.",
             {(): float(service.phase == "ready")},
         ),
         Family(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -81,7 +82,7 @@ def _marked(asked: Asked) -> Asked:
 async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:
     """The response to `asked`, once the model is there."""
     check_fingerprint(request, asked.request.model)
-    await wait_for_model(request, dialect.LOAD_WAIT)
+    await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
     result = await request.app[SERVICE].embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
@@ -113,13 +114,20 @@ async def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     return await asyncio.to_thread(decode, body) if len(body) > LARGE_BODY else decode(body)
 
 
-async def wait_for_model(request: web.Request, at_least: float = 0.0) -> None:
-    """Wait for a model that is loading, for as long as --load-wait or the dialect says."""
-    if request.app[SERVICE].phase not in ("downloading", "loading"):
-        return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(request.app[SETTINGS].load_wait, at_least)):
-            await request.app[LOADED].wait()
+async def wait_for_model(request: web.Request, model: str | None, at_least: float = 0.0) -> None:
+    """Wait for the model called `model`, for as long as --load-wait or the dialect says.
+
+    It is loaded if it is not in memory. Raises ModelNotFoundError, ModelLoadError.
+    """
+    service = request.app[SERVICE]
+    seconds = max(request.app[SETTINGS].load_wait, at_least)
+    if service.phase in ("downloading", "loading"):
+        began = time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await request.app[LOADED].wait()
+        seconds -= time.monotonic() - began
+    await service.prepare(model, seconds)
 
 
 async def read_body(request: web.Request) -> bytes:

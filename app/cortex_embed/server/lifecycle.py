@@ -87,10 +87,9 @@ class Server:
                 raise
             self._report.draining(self._app[TRAFFIC].in_flight, self._reason)
             await self._drain(runner)
-            if loaded:
-                await self._service.close()
+            ended = loaded and await self._service.close()
             self._report.stopped()
-            if not loaded:
+            if not ended:
                 await asyncio.to_thread(self.before_leaving)
                 leave(0)
         return 0

@@ -158,23 +158,29 @@ def _operation(route: Route, operation: Operation, types: _Types, model: str) ->
     }
     if route.path in PROBES:
         described["security"] = []
-    if names := _PARAMETER.findall(route.path):
-        described["parameters"] = [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "description": operation.parameters.get(name, ""),
-                "schema": {"type": "string", "minLength": 1},
-            }
-            for name in names
-        ]
+    if parameters := _parameters(route, operation):
+        described["parameters"] = parameters
     if operation.request is not None:
         content = {"schema": types.schema(operation.request)}
         if operation.example is not None:
             content["example"] = example(operation, model)
         described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
+
+
+def _parameters(route: Route, operation: Operation) -> list[Node]:
+    in_path = {name: operation.parameters.get(name, "") for name in _PARAMETER.findall(route.path)}
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": place == "path",
+            "description": text,
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for place, names in (("path", in_path), ("query", operation.query))
+        for name, text in names.items()
+    ]
 
 
 def _identifier(route: Route) -> str:

@@ -42,6 +42,8 @@ class Operation(msgspec.Struct, frozen=True):
     errors: tuple[int, ...] = ()
     parameters: dict[str, str] = msgspec.field(default_factory=dict)
     """Names in the path, and what each is."""
+    query: dict[str, str] = msgspec.field(default_factory=dict)
+    """Names that may follow a `?`, and what each is. None is required."""
     others: dict[int, Any] = msgspec.field(default_factory=dict)
     """Types of the bodies of other statuses that are not the dialect's error; None for none."""
     also: tuple[ErrorDialect, ...] = ()

@@ -69,13 +69,17 @@ class EmbeddingsRequest(msgspec.Struct, omit_defaults=True):
 
 
 class Model(msgspec.Struct):
-    """One served model. `created` is in Unix seconds; OpenAI has no word for the last three."""
+    """One served model. `created` is in Unix seconds; OpenAI has no word for the next four.
+
+    `loaded` says whether it is in memory; if not, a request loads it.
+    """
 
     id: str
     created: int
     dimensions: int
     max_tokens: int
     fingerprint: str
+    loaded: bool
     owned_by: str = OWNER
     object: str = "model"
 
@@ -237,9 +241,9 @@ def _texts(given: str | jina.Item | list[Any]) -> tuple[tuple[Text, ...], bool]:
     return tuple(given if kind is str else map(tuple, given)), False
 
 
-def about(spec: ModelSpec, *, created: int, fingerprint: str) -> Model:
+def about(spec: ModelSpec, *, created: int, fingerprint: str, loaded: bool) -> Model:
     """`spec`, created at so many Unix seconds, as a client of OpenAI reads of it."""
-    return Model(spec.id, created, spec.dimensions, spec.max_tokens, fingerprint)
+    return Model(spec.id, created, spec.dimensions, spec.max_tokens, fingerprint, loaded)
 
 
 def encode_models(models: list[Model]) -> bytes:

@@ -24,10 +24,10 @@ _IN_FLIGHT = 3
 class Ours(Peer):
     def load(self, model: dict[str, Any], threads: int, options: dict[str, Any]) -> dict[str, str]:
         from cortex_embed import __version__
+        from cortex_embed.composition import build_service
         from cortex_embed.config import Settings
-        from cortex_embed.service import build_service
 
-        settings = Settings(model=model["artifact"], threads=threads, **options)
+        settings = Settings(model=(model["artifact"],), threads=threads, **options)
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._service = build_service(settings)

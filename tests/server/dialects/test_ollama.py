@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from cortex_embed.errors import TOO_LONG, OverloadedError, TextError
+from cortex_embed.errors import TOO_LONG, ModelFileError, OverloadedError, TextError
 from cortex_embed.server import lifecycle
-from tests.server.conftest import SPEC, TIMEOUT, vector
+from cortex_embed.wire import ollama
+from tests.server.conftest import SPEC, TIMEOUT, FakeProvider, vector
 
 if TYPE_CHECKING:
-    from tests.server.conftest import FakeProvider, Running, Start
+    from tests.server.conftest import Running, Start
 
 EMBED, EMBEDDINGS = "/api/embed", "/api/embeddings"
 NAMED = ["/api/show", "/api/pull", "/api/generate", "/api/chat"]
@@ -152,9 +154,9 @@ async def test_pull_of_what_is_here(running: Running) -> None:
 async def test_pull_of_another_model(running: Running, stream: bool) -> None:
     reply, body = await running.post("/api/pull", {"model": "nope", "stream": stream})
     assert reply.status == 404
-    assert error(body) == (
+    assert error(body).startswith(
         "pull model manifest: file does not exist. The model 'nope' is not served here. "
-        "Served: tiny. To have another one here, start a server with --model."
+        "Served: tiny. To serve another model too, start with --model NAME"
     )
 
 
@@ -172,7 +174,7 @@ async def test_unknown_model(running: Running, path: str) -> None:
     for fields in ({}, {"input": "a", "prompt": "a"}):
         reply, body = await running.post(path, {"model": "nope"} | fields)
         assert reply.status == 404
-        assert error(body) == (
+        assert error(body).startswith(
             'model "nope" not found, try pulling it first. '
             "The model 'nope' is not served here. Served: tiny."
         )
@@ -294,6 +296,52 @@ async def test_loading_blocks_then_answers(
         provider.load_gate.set()
         reply, _ = await asyncio.wait_for(early, TIMEOUT)
         assert reply.status == 200
+
+
+@pytest.mark.parametrize("body", [GOOD, {}])
+@pytest.mark.parametrize("path", [EMBED, EMBEDDINGS])
+async def test_another_model_is_loaded_while_they_wait(
+    start: Start, path: str, body: dict[str, str]
+) -> None:
+    other = FakeProvider(replace(SPEC, id="other", repo="Maker/Other", aliases=()))
+    other.load_gate.clear()
+
+    async def loaded(running: Running) -> list[str]:
+        rows = json.loads((await running.get("/api/ps"))[1])["models"]
+        return [row["name"] for row in rows]
+
+    async with start(others=[other]) as running:
+        asking = asyncio.create_task(running.post(path, body | {"model": "other:latest"}))
+        assert (await running.post(path, body | {"model": "tiny"}))[0].status == 200
+        assert await loaded(running) == ["tiny:latest"]
+        assert len(json.loads((await running.get("/api/tags"))[1])["models"]) == 3
+        assert not asking.done()
+        other.load_gate.set()
+        assert (await asking)[0].status == 200
+        assert await loaded(running) == ["tiny:latest", "other:latest"]
+    lost = FakeProvider(other.spec)
+    lost.load_failure = ModelFileError("/secret is damaged.")
+    async with start(others=[lost]) as running:
+        reply, answer = await running.post(path, body | {"model": "other"})
+        assert reply.status == 500
+        assert "The model other could not be loaded" in error(answer)
+        assert await loaded(running) == ["tiny:latest"]
+        await still_serving(running)
+
+
+@pytest.mark.parametrize("path", [EMBED, EMBEDDINGS])
+async def test_a_ping_does_not_call_a_model_loaded_that_is_not(
+    start: Start, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(ollama.EMBED, "LOAD_WAIT", 0.05)
+    monkeypatch.setattr(ollama.EMBEDDINGS, "LOAD_WAIT", 0.05)
+    other = FakeProvider(replace(SPEC, id="other", repo="Maker/Other", aliases=()))
+    other.load_gate.clear()
+    async with start(others=[other]) as running:
+        reply, answer = await running.post(path, {"model": "other"})
+        assert (reply.status, reply.headers["X-Phase"]) == (503, "loading")
+        assert "not loaded" in error(answer)
+        other.load_gate.set()
 
 
 @pytest.mark.parametrize("body", [GOOD, {"model": "tiny"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
 from cortex_embed.vectors import quantize
-from tests.server.conftest import FINGERPRINT, SPEC
+from tests.server.conftest import FINGERPRINT, SPEC, FakeProvider
 
 if TYPE_CHECKING:
     from cortex_embed.vectors import Dtype
-    from tests.server.conftest import FakeProvider, Running, Start
+    from tests.server.conftest import Running, Start
 
 VOYAGE = {"model": "tiny", "input": ["a", "b"], "truncation": True, "output_dtype": None}
 JINA = {"model": "tiny", "input": [{"text": "a"}, {"text": "b"}], "task": "text-matching"}
@@ -31,11 +32,25 @@ async def test_models(running: Running, base: str) -> None:
     assert model["id"] == SPEC.id
     assert (model["object"], model["owned_by"]) == ("model", "cortex-embed")
     assert (model["dimensions"], model["max_tokens"]) == (SPEC.dimensions, SPEC.max_tokens)
-    assert model["fingerprint"] == FINGERPRINT
+    assert (model["fingerprint"], model["loaded"]) == (FINGERPRINT, True)
     for name in ("tiny", "Maker/Tiny-Model", "Maker%2FTiny-Model", "small"):
         async with running.http.get(f"{base}/{name}") as reply:
             assert reply.status == 200
             assert await reply.json() == model
+
+
+async def test_models_are_listed_whether_loaded_or_not(start: Start) -> None:
+    other = FakeProvider(replace(SPEC, id="other", repo="Maker/Other", aliases=()))
+    async with start(others=[other], load_wait=5.0) as running:
+
+        async def loaded() -> dict[str, bool]:
+            listing = json.loads((await running.get("/v1/models"))[1])["data"]
+            return {model["id"]: model["loaded"] for model in listing}
+
+        assert await loaded() == {"tiny": True, "other": False}
+        body = {"model": "Maker/Other", "input": "x"}
+        assert (await running.post("/v1/embeddings", body))[0].status == 200
+        assert await loaded() == {"tiny": True, "other": True}
 
 
 async def vectors(running: Running, **fields: object) -> Any:
@@ -148,7 +163,7 @@ async def test_unknown_model_is_a_400(running: Running, good: dict[str, Any]) ->
     """OpenAI's is a 404, which voyageai would report as an unknown APIError."""
     reply, body = await running.post("/v1/embeddings", {**good, "model": "voyage-3"})
     assert reply.status == 400
-    assert detail(body) == "The model 'voyage-3' is not served here. Served: tiny."
+    assert detail(body).startswith("The model 'voyage-3' is not served here. Served: tiny.")
     plain = {"model": "voyage-3", "input": "a"}
     assert (await running.post("/v1/embeddings", plain))[0].status == 404
 

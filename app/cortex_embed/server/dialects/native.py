@@ -43,8 +43,9 @@ def _status(request: web.Request) -> web.Response:
 
 
 async def model_info(request: web.Request) -> web.Response:
-    """Everything of the default model's manifest that a client can use."""
-    return _json(request.app[SERVICE].models()[0].facts)
+    """Everything of a model's manifest that a client can use; `?model=` names another than the
+    default. Raises ModelNotFoundError."""
+    return _json(request.app[SERVICE].served(request.query.get("model")).facts)
 
 
 async def livez(_request: web.Request) -> web.Response:
@@ -53,7 +54,8 @@ async def livez(_request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether to send requests here: 503 while loading and while draining."""
+    """Whether to send requests here: 503 while the default model is loaded for the first time,
+    and while draining."""
     phase = request.app[SERVICE].phase
     if phase == "ready":
         return _json({"status": phase})
@@ -132,7 +134,12 @@ ROUTES = (
         "/model_info",
         native,
         model_info,
-        Operation("The default model's manifest", response=dict[str, Any]),
+        Operation(
+            "The manifest of a model",
+            response=dict[str, Any],
+            errors=(404,),
+            query={"model": "an id, a repository or an alias; without it, the default model"},
+        ),
     ),
     Route("GET", "/stats", native, stats, Operation("The load", response=native.Stats)),
     Route(

@@ -26,12 +26,13 @@ async def embed(dialect: Embed | Embeddings, request: web.Request) -> web.Respon
     """Texts in, vectors out; without a text, the answer comes when the model is loaded."""
     asked = await handlers.asked_in(dialect, request, await handlers.read_body(request))
     service = request.app[SERVICE]
-    service.resolve(asked.request.model)  # before the wait: it may be minutes
+    model = service.resolve(asked.request.model)  # before the wait: it may be minutes
     if asked.request.texts:
         return await handlers.respond(dialect, request, asked)
-    await handlers.wait_for_model(request, dialect.LOAD_WAIT)
-    if service.phase != "ready":
-        raise NotReadyError("The model is not loaded; send it again.", phase=service.phase)
+    await handlers.wait_for_model(request, model.id, dialect.LOAD_WAIT)
+    if service.phase != "ready" or not service.is_loaded(model.id):
+        phase = "loading" if service.phase == "ready" else service.phase
+        raise NotReadyError("The model is not loaded; send it again.", phase=phase)
     return _json(dialect.encode_empty(asked))
 
 
@@ -41,9 +42,9 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 async def list_loaded(request: web.Request) -> web.Response:
-    """The models in memory: none while loading."""
+    """The models in memory: none while the default one is loading."""
     service = request.app[SERVICE]
-    models = () if service.phase == "loading" else service.models()
+    models = [one for one in service.models() if service.is_loaded(one.spec.id)]
     return _json(ollama_models.encode_loaded(models))
 
 
@@ -65,9 +66,7 @@ async def pull_model(request: web.Request) -> web.Response:
         model = _model(request, name)
     except ModelNotFoundError as why:
         raise ModelNotFoundError(
-            f"pull model manifest: file does not exist. {why.message} To have another one here, "
-            "start a server with --model.",
-            param=why.param,
+            f"pull model manifest: file does not exist. {why.message}", param=why.param
         ) from None
     return _json(
         ollama_models.encode_pulled(model, stream=stream), media=NDJSON if stream else JSON
@@ -96,9 +95,7 @@ async def _named(request: web.Request) -> str:
 
 def _model(request: web.Request, name: str) -> ServedModel:
     """Raises ModelNotFoundError."""
-    service = request.app[SERVICE]
-    spec = service.resolve(name)
-    return next(model for model in service.models() if model.spec.id == spec.id)
+    return request.app[SERVICE].served(name)
 
 
 def _json(body: bytes, *, media: str = JSON) -> web.Response:

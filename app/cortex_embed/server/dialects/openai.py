@@ -17,22 +17,29 @@ from cortex_embed.server.route import JSON, Operation, Route
 from cortex_embed.wire import embeddings, openai
 
 if TYPE_CHECKING:
-    from cortex_embed.service import ServedModel
+    from cortex_embed.service import EmbeddingService, ServedModel
 
 
 async def list_models(request: web.Request) -> web.Response:
-    models = [_about(model) for model in request.app[SERVICE].models()]
+    service = request.app[SERVICE]
+    models = [_about(model, service) for model in service.models()]
     return web.Response(body=openai.encode_models(models), content_type=JSON)
 
 
 async def get_model(request: web.Request) -> web.Response:
     """One model by any of its names. Raises ModelNotFoundError."""
-    model = request.app[SERVICE].served(request.match_info["id"])
-    return web.Response(body=openai.encode_model(_about(model)), content_type=JSON)
+    service = request.app[SERVICE]
+    model = _about(service.served(request.match_info["id"]), service)
+    return web.Response(body=openai.encode_model(model), content_type=JSON)
 
 
-def _about(model: ServedModel) -> openai.Model:
-    return openai.about(model.spec, created=model.created, fingerprint=model.fingerprint)
+def _about(model: ServedModel, service: EmbeddingService) -> openai.Model:
+    return openai.about(
+        model.spec,
+        created=model.created,
+        fingerprint=model.fingerprint,
+        loaded=service.is_loaded(model.spec.id),
+    )
 
 
 _EMBED = partial(handlers.embed, openai)

@@ -35,7 +35,7 @@ async def embed_all(request: web.Request) -> web.Response:
     body = await handlers.read_body(request)
     asked = await handlers.decoded(tei_tokens.decode_embed_all, body)
     handlers.check_fingerprint(request, asked.model)
-    await handlers.wait_for_model(request)
+    await handlers.wait_for_model(request, asked.model)
     service = request.app[SERVICE]
     found = await service.token_states(asked)
     size = sum(rows.size for rows in found.states)
@@ -49,7 +49,7 @@ async def tokenize(request: web.Request) -> web.Response:
     """The tokens of each text, whole: nothing is truncated."""
     body = await handlers.read_body(request)
     asked, special = await handlers.decoded(tei_tokens.decode_tokenize, body)
-    await handlers.wait_for_model(request)
+    await handlers.wait_for_model(request, asked.model)
     tokens = await request.app[SERVICE].tokenize(asked, special=special)
     large = 5 * sum(map(len, tokens)) > handlers.LARGE_REPLY  # five values a token
     payload = await _encoded(tei_tokens.encode_tokens, tokens, large=large)
@@ -60,7 +60,7 @@ async def decode(request: web.Request) -> web.Response:
     """The text of each list of token ids."""
     body = await handlers.read_body(request)
     asked, skip_special = await handlers.decoded(tei_tokens.decode_decode, body)
-    await handlers.wait_for_model(request)
+    await handlers.wait_for_model(request, asked.model)
     texts = await request.app[SERVICE].detokenize(asked, skip_special=skip_special)
     return web.Response(body=tei_tokens.encode_texts(texts), content_type=JSON)
 
