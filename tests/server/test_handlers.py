@@ -6,11 +6,11 @@ import asyncio
 import base64
 import gzip
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import ModelFileError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import TOO_LONG, ModelFileError, OverloadedError, TextError
 from cortex_embed.server import lifecycle

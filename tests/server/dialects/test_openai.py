@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
 from cortex_embed.vectors import quantize
