@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_graph import MASK, Bert, build_graph
 from calibration_texts import calibration_texts
-from cortex_embed.environment import prepare_runtime_environment
+from cortex_embed.config import prepare_runtime_environment
 from graph_builder import WeightsFile, move_weights
 from quality_texts import quality_texts
 

@@ -21,7 +21,7 @@ from bert_graph import COMPATIBLE_OPSET, OPSET, build_graph
 from bert_source import CONFIG, TOKENIZER, WEIGHTS, read_tokenizer, read_weights
 from calibration import judge, observe
 from cortex_embed import __version__
-from cortex_embed.environment import prepare_runtime_environment
+from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.catalogue import catalogue, find

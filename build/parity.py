@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from bert_graph import COMPATIBLE_OPSET
 from bert_source import TOKENIZER
-from cortex_embed.environment import prepare_runtime_environment
+from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, SelfTestError, UsageError
 from cortex_embed.models.catalogue import find
 from cortex_embed.vectors import l2_normalize, to_base64

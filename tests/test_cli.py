@@ -55,7 +55,7 @@ def test_version_imports_these_modules_of_ours_and_no_more() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    ours = ("cli", "config", "errors", "parsers", "settings_rows")
+    ours = ("cli", "config", "errors", "parsers", "settings", "settings_rows")
     assert done.stdout.splitlines() == [
         f"cortex-embed {__version__}",
         " ".join(["cortex_embed", *(f"cortex_embed.{name}" for name in ours)]),

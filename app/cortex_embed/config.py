@@ -1,319 +1,66 @@
-"""Everything configurable, in one table: `Settings`.
+"""Where settings come from: flags beat the environment, which beats the file, which beats defaults.
 
-A field is declared once. Its flag (`--max-batch-tokens`), environment variable
-(`CORTEX_EMBED_MAX_BATCH_TOKENS`), settings-file key (`max_batch_tokens`) and README row
-follow from its name. Flag beats environment beats file beats default.
-
-But for `environment` nothing else in the package may read `os.environ`, and this module must
-never import anything heavy: `--help` is made from it.
+The one place that touches `os.environ`: for our settings (the table is in `settings`), and for
+what libraries and child processes read there. It must never import anything heavy.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import UsageError
-from cortex_embed.parsers import (
-    boolean,
-    choice,
-    duration,
-    integer,
-    names,
-    origins,
-    path,
-    size,
-    size_or_none,
-    text,
+from cortex_embed.parsers import path
+from cortex_embed.settings import (
+    ALL,
+    DECIDED_BY_ENSURE,
+    HOSTED,
+    IDENTITY,
+    LOOPBACK,
+    SEVERAL_MODELS,
+    Settings,
+    rows,
+    takes,
 )
-from cortex_embed.settings_rows import ENV_PREFIX, rows_of, setting
+from cortex_embed.settings_rows import ENV_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from cortex_embed.settings_rows import Command, Row
+    from cortex_embed.settings_rows import Row
+
+__all__ = [
+    "ALL",
+    "CONFIG_ENV",
+    "DECIDED_BY_ENSURE",
+    "ENV_PREFIX",
+    "HOSTED",
+    "IDENTITY",
+    "LOOPBACK",
+    "SEVERAL_MODELS",
+    "Settings",
+    "child_environment",
+    "hub_is_offline",
+    "keys",
+    "load",
+    "network_environment",
+    "prepare_hub_environment",
+    "prepare_runtime_environment",
+    "rows",
+    "takes",
+    "token",
+    "unpack_dir",
+]
 
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
-HOSTED: tuple[Command, ...] = ("serve", "rpc")
-ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
-SEVERAL_MODELS: tuple[Command, ...] = ("serve", "ensure", "stop")
-"""Commands that mean all the models that are named; the others mean the first."""
-IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
-"""Settings that the answers depend on: servers that share them are interchangeable."""
-DECIDED_BY_ENSURE = frozenset(
-    {"port", "uds", "sidecar", "token_env", "ready_file", "ready_fd", "parent_pid"}
-    | {"exit_on_stdin_close", "idle_exit"}
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+"""What huggingface_hub takes for true (constants.py)."""
+_NETWORK = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"),
 )
-"""Settings of `serve` that say whose server it is."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The table. Constructors elsewhere take plain values, never this object's source."""
-
-    model: tuple[str, ...] = setting(
-        (),
-        names,
-        "NAME",
-        "model to serve: a catalogue id or alias, or the path of an artifact directory; serve "
-        "takes several (repeat the flag; commas in the variable; a list in the file): the first "
-        "is the default and the only one for other commands, the rest are loaded on first use",
-        on=ALL,
-        shown="the embedded model",
-    )
-    model_dir: Path | None = setting(
-        None,
-        path,
-        "DIR",
-        "look for artifact directories here before the data directory",
-        on=(*ALL, "models", "pull"),
-        shown="the platform's data directory",
-    )
-    catalogue: Path | None = setting(
-        None,
-        path,
-        "FILE",
-        "know the models in FILE as well, a TOML file like our own catalogue.toml",
-        on=(*ALL, "models", "pull"),
-        shown="none",
-    )
-    offline: bool = setting(
-        False,
-        boolean,
-        "",
-        "never reach for the network: a model that is not on this machine is an error "
-        "(HF_HUB_OFFLINE=1 asks for it as well)",
-        on=(*ALL, "pull"),
-        shown="false",
-    )
-    stall_timeout: float = setting(
-        30.0,
-        duration,
-        "TIME",
-        "give a download up after so long without a byte (what has arrived is kept); 0 for never",
-        on=(*ALL, "pull"),
-        shown="30s",
-    )
-    accept_terms: bool = setting(
-        False,
-        boolean,
-        "",
-        "accept the terms of use of a model that has some, so that it is downloaded",
-        on=(*ALL, "pull"),
-        shown="false",
-    )
-    host: str = setting("127.0.0.1", text, "ADDRESS", "address to listen on")
-    port: int = setting(
-        8121, integer(0, 65_535), "PORT", "port to listen on; 0 lets the system choose"
-    )
-    precision: str | None = setting(
-        None,
-        choice("auto", "fp32", "int8"),
-        "PRECISION",
-        "fp32 gives the authors' vectors; int8 is faster and close to them; auto takes int8 where "
-        "the model has passed its quality gate and the processor is fast at it",
-        on=ALL,
-        shown="fp32, or what the model has",
-    )
-    threads: int = setting(
-        0,
-        integer(0, 1024),
-        "N",
-        "threads that compute vectors (short requests have one more while bulk keeps all of them "
-        "busy); 0 means every physical core this process may use",
-        on=ALL,
-        shown="0",
-    )
-    max_batch_tokens: int = setting(
-        256,
-        integer(16, 1_000_000),
-        "TOKENS",
-        "token budget of one micro-batch, padding included",
-        on=ALL,
-    )
-    max_memory: int = setting(
-        0,
-        size_or_none,
-        "SIZE",
-        "bound on this process's memory, kept by making micro-batches smaller and fewer; 0 for "
-        "none (Linux only)",
-        on=ALL,
-        shown="0",
-    )
-    max_models_memory: int = setting(
-        0,
-        size_or_none,
-        "SIZE",
-        "bound on what loaded models take together, kept by unloading the least recently used; 0 "
-        "for none, or half of --max-memory",
-        shown="0",
-    )
-    model_idle: float = setting(
-        600.0,
-        duration,
-        "TIME",
-        "time without use after which a model other than the default is unloaded; 0 for never",
-        shown="10m",
-    )
-    max_queue_tokens: int = setting(
-        2_097_152,
-        integer(512, 10**9),
-        "TOKENS",
-        "tokens that may wait before requests are refused with 429",
-        on=HOSTED,
-    )
-    max_inputs: int = setting(16_384, integer(1, 1_000_000), "N", "texts per request", on=HOSTED)
-    max_request_tokens: int = setting(
-        2_097_152,
-        integer(512, 10**9),
-        "TOKENS",
-        "tokens per request, counted after truncation",
-        on=HOSTED,
-    )
-    max_text_chars: int = setting(
-        1_000_000, integer(1, 10**9), "CHARS", "characters per text", on=ALL
-    )
-    max_body_bytes: int = setting(
-        16 * 2**20,
-        size,
-        "SIZE",
-        "size of a request body, and of a line for rpc",
-        on=HOSTED,
-        shown="16MiB",
-    )
-    body_timeout: float = setting(
-        60.0, duration, "TIME", "time a client has to send its body; 0 for no limit", shown="60s"
-    )
-    on_overlong: str = setting(
-        "truncate",
-        choice("truncate", "error"),
-        "POLICY",
-        "a text over the model's max_tokens, where the request does not say: truncate (and report "
-        "it) or error",
-        on=ALL,
-    )
-    grace_period: float = setting(
-        30.0,
-        duration,
-        "TIME",
-        "time in-flight requests have to finish on SIGTERM; 0 cuts them at once",
-        on=HOSTED,
-        shown="30s",
-    )
-    load_wait: float = setting(
-        0.0,
-        duration,
-        "TIME",
-        "time embedding requests wait for the model to load before they are answered with 503",
-        shown="0s",
-    )
-    idle_exit: float = setting(
-        0.0,
-        duration,
-        "TIME",
-        "stop after so long without a request in flight (probes do not count); 0 for never",
-        shown="0s",
-    )
-    uds: Path | None = setting(
-        None, path, "PATH", "listen on a Unix socket (mode 0600) instead of a port", shown="none"
-    )
-    sidecar: bool = setting(
-        False,
-        boolean,
-        "",
-        "serve the program that started us: a free port on loopback, events as JSON lines on "
-        "stdout, a fresh token, and stop when that program is gone",
-        shown="false",
-    )
-    token_env: str | None = setting(
-        None,
-        text,
-        "NAME",
-        "ask clients for the API token that is in the environment variable NAME",
-        shown="none",
-    )
-    api_key_file: Path | None = setting(
-        None,
-        path,
-        "PATH",
-        "ask clients for one of the API keys in PATH: one a line, # begins a comment "
-        "(CORTEX_EMBED_API_KEYS, comma-separated, adds to them)",
-        shown="none",
-    )
-    cors_origins: tuple[str, ...] | None = setting(
-        None,
-        origins,
-        "ORIGINS",
-        "let web pages of these origins use the server: https://app.example,http://localhost:3000, "
-        "or * for all",
-        shown="none",
-    )
-    ready_file: Path | None = setting(
-        None,
-        path,
-        "PATH",
-        "write the ready event to PATH (mode 0600) once requests are served; removed at the stop",
-        shown="none",
-    )
-    ready_fd: int = setting(
-        0,
-        integer(0, 65_535),
-        "N",
-        "write the events to the inherited file descriptor N as well (POSIX); 0 for none",
-    )
-    parent_pid: int = setting(
-        0,
-        integer(0, 2**31 - 1),
-        "N",
-        "stop when process N is gone; 0 for none (with --sidecar: the process that started us)",
-    )
-    exit_on_stdin_close: bool | None = setting(
-        None,
-        boolean,
-        "",
-        "stop when stdin, where it is a pipe, ends (with --sidecar: true)",
-        shown="false",
-    )
-    access_log: bool = setting(
-        False, boolean, "", "log one line per request (never texts)", shown="false"
-    )
-    runtime_dir: Path | None = setting(
-        None,
-        path,
-        "DIR",
-        "where ensure and stop keep what they know of background servers; a directory of mode 0700",
-        on=("ensure", "stop"),
-        shown="the platform's runtime directory",
-    )
-    log_level: str = setting(
-        "info",
-        choice("debug", "info", "warning", "error"),
-        "LEVEL",
-        "least severe level logged to stderr",
-        on=ALL,
-    )
-    log_format: str = setting(
-        "text",
-        choice("text", "json"),
-        "FORMAT",
-        "what is written to stderr: text for people, or json, one object a line",
-        on=HOSTED,
-    )
-
-
-def rows() -> list[Row]:
-    """The table, in the order of declaration."""
-    return rows_of(Settings)
-
-
-def takes(command: Command, row: Row) -> bool:
-    """Whether `command` has the flag of `row`: what `ensure` starts takes what `serve` takes."""
-    if command == "ensure" and row.name not in DECIDED_BY_ENSURE and "serve" in row.on:
-        return True
-    return command in row.on or (command == "stop" and row.name in IDENTITY)
 
 
 def _parse(row: Row, raw: str | list[str], source: str) -> Any:
@@ -328,8 +75,6 @@ def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None
 
     Raises UsageError naming the flag, variable or key, the value and what is allowed.
     """
-    from cortex_embed.environment import hub_is_offline
-
     location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
     values: dict[str, Any] = {}
     if location:
@@ -377,3 +122,78 @@ def keys(settings: Settings) -> tuple[str, ...]:
     found = () if listed is None else api_keys.from_list(listed)
     file = settings.api_key_file
     return found if file is None else (*found, *api_keys.from_file(file))
+
+
+def prepare_runtime_environment() -> None:
+    """Set what native libraries read from the environment when they are loaded.
+
+    onnxruntime's wheels upload usage data unless ORT_DISABLE_TELEMETRY is set before the
+    library is loaded (microsoft/onnxruntime#27379); the tokenizers library starts one
+    thread per core unless told not to. Call before importing either.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
+    """What a server that outlives us gets: ours and `extra`, but not the settings in `without`."""
+    dropped = {ENV_PREFIX + name.upper() for name in without}
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    if getattr(sys, "frozen", False):
+        # Or it would run from our temp directory, which goes when we do (PyInstaller >= 6.10).
+        environment["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
+        environment.pop("LD_LIBRARY_PATH", None)
+        original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
+        if original is not None:
+            environment["LD_LIBRARY_PATH"] = original
+    return environment | dict(extra)
+
+
+def unpack_dir() -> Path:
+    """Where a one-file executable keeps its unpacked libraries: a cache, safe to delete."""
+    given = os.environ.get(ENV_PREFIX + "UNPACK_DIR")
+    if given:
+        return path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("cortex-embed", appauthor=False)) / "unpacked"
+
+
+def hub_is_offline() -> bool:
+    """Whether the person asked Hugging Face's libraries not to use the network."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in _TRUE
+
+
+def prepare_hub_environment() -> None:
+    """Set what huggingface_hub reads once, when it is imported.
+
+    With telemetry on it would ask the hub for a list of programs and name the one it runs in;
+    its xet client is a library of 13 MB that no executable of ours carries. What the person has
+    set (HF_ENDPOINT, HF_TOKEN, HF_HOME, proxies, SSL_CERT_FILE) stays as it is; whether to be
+    offline was decided by `--offline`, which has heard HF_HUB_OFFLINE.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "0"
+
+
+def network_environment() -> dict[str, str]:
+    """What the environment says of proxies, mirrors and trust, without any credential."""
+    found = {}
+    for name in _NETWORK:
+        value = os.environ.get(name) or os.environ.get(name.lower())
+        if value:
+            secret = name == "HF_TOKEN"
+            found[name] = "set, not shown" if secret else _without_credentials(value)
+    return found
+
+
+def _without_credentials(address: str) -> str:
+    """`http://user:secret@host` as `http://…@host`."""
+    before, at, host = address.rpartition("@")
+    if not at:
+        return address
+    scheme, colons, _ = before.partition("://")
+    return f"{scheme}{colons}…@{host}" if colons else f"…@{host}"

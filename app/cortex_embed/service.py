@@ -167,7 +167,7 @@ class EmbeddingService:
     async def prepare(self, name: str | None, seconds: float) -> None:
         """Have the model called `name` loaded, waiting so long at most; nothing while the default
         one is loading. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
-        if self._phase != "loading":
+        if self._phase not in ("downloading", "loading"):
             await self._pool.prepare(self.resolve(name).id, seconds)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:

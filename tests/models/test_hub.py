@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cortex_embed import environment
+from cortex_embed import config
 from tests.hub import REVISION, Hub, repository, running
 
 PROGRAM = """
@@ -44,7 +44,7 @@ def test_by_the_environment_alone(hub: Hub, tmp_path: Path) -> None:
     more = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_secret", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, REVISION, str(tmp_path)],
-        env=environment.child_environment(more),
+        env=config.child_environment(more),
         capture_output=True,
         text=True,
         timeout=60,

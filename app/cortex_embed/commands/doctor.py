@@ -62,7 +62,7 @@ def _program(_settings: Settings) -> Iterator[Finding]:
     yield Finding("cortex-embed", f"{__version__}, {form}")
     yield Finding("system", f"{platform.platform()}, {platform.machine()}")
     yield Finding("python", platform.python_version())
-    from cortex_embed.environment import prepare_runtime_environment
+    from cortex_embed.config import prepare_runtime_environment
 
     prepare_runtime_environment()
     import numpy as np
@@ -187,7 +187,7 @@ def _free(place: Path) -> int | None:
 
 
 def _network(_settings: Settings) -> Iterator[Finding]:
-    from cortex_embed.environment import network_environment
+    from cortex_embed.config import network_environment
 
     for name, value in network_environment().items():
         yield Finding(name, value)

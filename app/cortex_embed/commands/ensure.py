@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cortex_embed.commands import download
 from cortex_embed.commands.instances import Identity, Instance, Record, identity, runtime_dir
-from cortex_embed.config import DECIDED_BY_ENSURE, rows
-from cortex_embed.environment import child_environment
+from cortex_embed.config import DECIDED_BY_ENSURE, child_environment, rows
 from cortex_embed.errors import InstanceError, OutputError, UsageError
 from cortex_embed.parsers import duration
 from cortex_embed.processes import started

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed import __version__
-from cortex_embed.environment import prepare_hub_environment
+from cortex_embed.config import prepare_hub_environment
 from cortex_embed.errors import DownloadError
 from cortex_embed.models import faults
 

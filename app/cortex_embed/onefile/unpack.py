@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cortex_embed.environment import unpack_dir
+from cortex_embed.config import unpack_dir
 from cortex_embed.errors import ModelFileError, UnpackError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cortex_embed.environment import prepare_runtime_environment
+from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import ModelFileError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.domain import Pooled, Timings, TokenStates, Truncation
-from cortex_embed.environment import prepare_runtime_environment
 from cortex_embed.errors import (
     InvalidRequestError,
     NotReadyError,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class Profiled(Ours):
     def load(self, model: dict[str, Any], threads: int, options: dict[str, Any]) -> dict[str, str]:
-        from cortex_embed.environment import prepare_runtime_environment
+        from cortex_embed.config import prepare_runtime_environment
 
         prepare_runtime_environment()
         import onnxruntime as ort

@@ -1,4 +1,4 @@
-"""What libraries and child processes are told."""
+"""What libraries and child processes are told; the table itself is held by test_config.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cortex_embed import config, environment
+from cortex_embed import config
 
 
 def test_a_servers_environment_is_ours_without_what_it_must_not_inherit(
@@ -16,7 +16,7 @@ def test_a_servers_environment_is_ours_without_what_it_must_not_inherit(
     monkeypatch.setenv("CORTEX_EMBED_PORT", "1")
     monkeypatch.setenv("CORTEX_EMBED_THREADS", "1")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/as/it/is")
-    given = environment.child_environment({"CORTEX_EMBED_TOKEN": "t"}, without=["port"])
+    given = config.child_environment({"CORTEX_EMBED_TOKEN": "t"}, without=["port"])
     assert given["CORTEX_EMBED_TOKEN"] == "t"
     assert given["CORTEX_EMBED_THREADS"] == "1"
     assert given["LD_LIBRARY_PATH"] == "/as/it/is"
@@ -33,7 +33,7 @@ def test_a_frozen_program_starts_one_that_does_not_live_in_its_temp_directory(
     monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
     if original is not None:
         monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", original)
-    given = environment.child_environment({})
+    given = config.child_environment({})
     assert given["PYINSTALLER_RESET_ENVIRONMENT"] == "1"
     assert given.get("LD_LIBRARY_PATH") == original
     assert "LD_LIBRARY_PATH_ORIG" not in given
@@ -54,14 +54,14 @@ def test_offline_for_hugging_face_is_offline_for_us(
 def test_the_hubs_library_reports_nothing_and_needs_no_xet() -> None:
     """In a process of its own: the library reads the environment once, when it is imported."""
     code = (
-        "from cortex_embed.environment import prepare_hub_environment\n"
+        "from cortex_embed.config import prepare_hub_environment\n"
         "prepare_hub_environment()\n"
         "from huggingface_hub import constants as c\n"
         "print(c.HF_HUB_DISABLE_TELEMETRY, c.HF_HUB_DISABLE_XET, c.HF_HUB_OFFLINE, c.ENDPOINT)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment.child_environment({"HF_ENDPOINT": "http://mine/", "HF_HUB_OFFLINE": "1"}),
+        env=config.child_environment({"HF_ENDPOINT": "http://mine/", "HF_HUB_OFFLINE": "1"}),
         capture_output=True,
         text=True,
         timeout=60,
