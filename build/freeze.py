@@ -46,12 +46,21 @@ EXCLUDES = (
     "_codecs_cn", "_codecs_jp", "_codecs_kr", "_codecs_tw", "_codecs_hk", "_codecs_iso2022",
     "_multibytecodec", "_testcapi", "_lsprof", "cProfile", "profile", "uvloop", "gunicorn",
     "aiohttp.worker", "aiohttp.pytest_plugin", "aiohttp.test_utils",
+    # The client half, which server/lean.py leaves out of every start.
+    "aiohttp.client", "aiohttp.client_reqrep", "aiohttp.client_ws", "aiohttp.client_middlewares",
+    "aiohttp.client_middleware_digest_auth", "aiohttp.connector", "aiohttp.cookiejar",
+    # What stands in where a C extension is missing; ours are there.
+    "_pydecimal", "multidict._multidict_py", "aiohttp._websocket.reader_py",
+    "webbrowser", "ftplib", "tracemalloc",
+    *(() if sys.platform == "win32" else ("asyncio.windows_events", "asyncio.proactor_events")),
 )  # fmt: skip
 # Of huggingface_hub only the download is wanted (models/hub.py). Its packages name all the rest
 # under `if TYPE_CHECKING`, which PyInstaller follows; hf_xet is its other transport, 11 MB.
 HUB_EXCLUDES = (
     "hf_xet", "yaml._yaml", "fsspec", "click", "rich", "pygments", "markdown_it", "pydantic",
-    "packaging", "httpx2._main", "trio", "socksio", "h2", "brotli", "zstandard",
+    "packaging", "httpx2._main", "httpx2.websockets", "httpcore2._sync.http2",
+    "httpcore2._async.http2", "anyio._backends._trio", "trio", "socksio", "h2", "brotli",
+    "zstandard",
     *(f"huggingface_hub.{name}" for name in (
         "_bucket_live_follow", "_buckets", "_commit_api", "_commit_scheduler", "_dataset_viewer",
         "_eval_results", "_hot_reload", "_inference_endpoints", "_jobs_api", "_login", "_oauth",
