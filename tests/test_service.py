@@ -250,12 +250,26 @@ async def test_a_model_that_is_downloaded_first() -> None:
         await service.embed(request)
     assert (caught.value.phase, service.phase) == ("downloading", "downloading")
     assert caught.value.retry_after > 1
+    assert not service.is_loaded(provider.spec.id)
+    await service.prepare(None, 5)  # nothing is waited for but the download
+    with pytest.raises(ModelNotFoundError):
+        await service.prepare("nope", 5)
     arrived.set()
     await downloading
     assert service.phase == "loading"
     assert service.models()[0].fingerprint == "cx1:1"
     await service.load()
     assert len((await service.embed(request)).vectors) == 1
+    await service.close()
+
+
+async def test_a_stop_before_the_download_has_ended() -> None:
+    models = [ServedModel(SPEC, 0)]
+    service = EmbeddingService([], models=models, download=lambda: pytest.fail("not begun"))
+    service.drain()
+    with pytest.raises(NotReadyError, match="stopping") as caught:
+        await service.prepare(None, 5)
+    assert caught.value.phase == "draining"
     await service.close()
 
 

@@ -166,9 +166,11 @@ class EmbeddingService:
 
     async def prepare(self, name: str | None, seconds: float) -> None:
         """Have the model called `name` loaded, waiting so long at most; nothing while the default
-        one is loading. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
+        one is downloaded or loaded. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
+        model = self.resolve(name)
         if self._phase not in ("downloading", "loading"):
-            await self._pool.prepare(self.resolve(name).id, seconds)
+            self._must_be_ready()
+            await self._pool.prepare(model.id, seconds)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors of every text of the request, in order, or one of the errors of `EmbedError`."""

@@ -169,7 +169,7 @@ def _artifact(model: BenchModel, source: Path) -> None:
 
     Cut at MAX_TOKENS like everyone's, so that BGE's 512 is no advantage to the others.
     """
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from export_onnx import export
 

@@ -156,6 +156,24 @@ def test_a_server_answers_while_it_downloads(machine: Machine) -> None:
     assert machine.files() == []
 
 
+def test_a_server_of_several_models_fetches_what_is_missing(machine: Machine) -> None:
+    """Whether it is the default or another; the next start needs no hub."""
+    for first, second in (("hash", "tiny-hub"), ("tiny-hub", "hash")):
+        command = [*machine.exe, "serve", "--port", "0", "--model", first, "--model", second]
+        served = Served([*command, "--load-wait", "20s"], machine.home, machine.more)
+        try:
+            client = served.ready()
+            assert served.stderr.count("Fetching tiny-hub") == (first == "hash")
+            told = client.get("/v1/models").json["data"]
+            assert [(one["id"], one["loaded"]) for one in told] == [(first, True), (second, False)]
+            assert all(one["fingerprint"].startswith("cx1:") for one in told)
+            assert len(client.embed(["hello"], model="tiny-hub")[0]) == 32
+            assert len(client.embed(["hello"], model="hash")[0]) == 384
+        finally:
+            served.close()
+        machine.hub.close()
+
+
 def test_a_host_follows_the_download(machine: Machine) -> None:
     machine.hub.repositories[REPO] = repository(rows=20_000)
     catalogue(machine.home / "mine.toml", machine.hub)
