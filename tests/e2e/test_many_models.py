@@ -40,7 +40,9 @@ def loaded(client: Client) -> dict[str, bool]:
 
 
 def resident(served: Served) -> int:
-    return int(psutil.Process(served.process.pid).memory_info().rss)
+    """Bytes of all its processes: a one-file program's bootloader is beside the server."""
+    outer = psutil.Process(served.process.pid)
+    return sum(one.memory_info().rss for one in (outer, *outer.children(recursive=True)))
 
 
 def alone(serve: Serve, models: Sequence[Artifact]) -> dict[str, list[list[float]]]:
