@@ -25,6 +25,7 @@ from cortex_embed.config import prepare_runtime_environment
 from cortex_embed.errors import EmbedError, ModelFileError, UsageError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.catalogue import catalogue, find
+from cortex_embed.models.fingerprint import fingerprints
 from families import family_of
 from graph_builder import WeightsFile, move_weights
 from quantize import quantize
@@ -75,7 +76,10 @@ def export(
             manifest["gates"]["int8"] = judge(part, spec, newest=newest)
         manifest["files"] = _files(part)
         _write_json(part / artifacts.MANIFEST, manifest, indent=2)
-        check(artifacts.load_artifact(part))
+        artifact = artifacts.load_artifact(part)
+        check(artifact)
+        manifest["fingerprints"] = fingerprints(artifact)
+        _write_json(part / artifacts.MANIFEST, manifest, indent=2)
         replace_directory(part, out, marker=artifacts.MANIFEST)
     return artifacts.load_artifact(out)
 

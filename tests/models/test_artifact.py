@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cortex_embed.models.artifact import Artifact
 
-OPTIONAL = {"notes"}
+OPTIONAL = {"notes", "fingerprints"}
 
 
 @pytest.fixture

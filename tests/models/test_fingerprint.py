@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cortex_embed.models.artifact import Artifact, FileFact, Graph
-from cortex_embed.models.fingerprint import fingerprint, parts
+from cortex_embed.models.fingerprint import fingerprint, fingerprints, parts
 from cortex_embed.models.repository import open_directory
 from tests.hub import repository, write_repository
 from tests.server.conftest import SPEC
@@ -132,3 +132,9 @@ def test_weights_beside_a_published_graph_are_weights(tmp_path: Path) -> None:
     files["config.json"] += b" "  # says nothing that the vectors depend on
     same = open_directory(write_repository(tmp_path / "four", files))
     assert fingerprint(same, "fp32") == fingerprint(other, "fp32")
+
+
+def test_a_manifest_states_them(tiny_mean: Artifact) -> None:
+    stated = tiny_mean.manifest["fingerprints"]
+    assert stated == fingerprints(tiny_mean)
+    assert set(stated) == {"fp32", "int8"}

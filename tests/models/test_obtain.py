@@ -444,7 +444,8 @@ def test_two_at_a_time_fetch_once(world: World) -> None:
     assert found[0] == found[1]
     assert world.hub.count("HEAD", f"resolve/{REVISION}/{GRAPH}") == 1
     (waited,) = [line for one in listeners for line in one.lines if "waiting for it" in line]
-    assert f"process {os.getpid()}" in waited
+    # Who holds a lock is written just after it is taken.
+    assert f"process {os.getpid()}" in waited or "another process" in waited
 
 
 def test_a_disk_that_is_too_small_is_known_before(

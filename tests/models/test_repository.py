@@ -10,7 +10,8 @@ import pytest
 
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models.artifact import load_artifact
-from cortex_embed.models.repository import DESCRIPTION, describe, manifest
+from cortex_embed.models.fingerprint import fingerprints
+from cortex_embed.models.repository import DESCRIPTION, describe, manifest, with_fingerprints
 
 CONFIG = {
     "model_type": "bert",
@@ -153,10 +154,12 @@ def test_its_manifest_is_an_artifacts(published: Path) -> None:
     (published / "onnx" / "model.onnx").rename(published / "model.onnx")
     found = describe(published)
     document = manifest(published, found, sources={"onnx/model.onnx": "0" * 64})
+    document = with_fingerprints(published, document)
     write(published, manifest__json=document)
     artifact = load_artifact(published)
     assert artifact.spec == found.spec
     assert not artifact.is_own
+    assert artifact.manifest["fingerprints"] == fingerprints(artifact)
     assert not artifact.alone
     artifact.verify("fp32")
     (published / "tokenizer.json").write_text("[]", encoding="utf-8")

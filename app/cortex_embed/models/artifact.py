@@ -220,6 +220,11 @@ def load_artifact(directory: Path) -> Artifact:
     return _from_manifest(directory, Table(manifest, str(path), way_out=_WAY_OUT))
 
 
+def from_document(directory: Path, document: dict[str, Any]) -> Artifact:
+    """The artifact that a manifest not yet written describes. Raises ModelFileError."""
+    return _from_manifest(directory, Table(document, str(directory / MANIFEST), way_out=_WAY_OUT))
+
+
 def _from_manifest(directory: Path, table: Table) -> Artifact:
     # First, since another schema explains every other surprise.
     schema = table.whole("schema", low=1)

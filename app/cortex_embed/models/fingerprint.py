@@ -24,6 +24,11 @@ def fingerprint(artifact: Artifact, precision: str) -> str:
     return digest(parts(artifact, precision))
 
 
+def fingerprints(artifact: Artifact) -> dict[str, str]:
+    """The fingerprint of each precision that `artifact` has, for its manifest."""
+    return {precision: fingerprint(artifact, precision) for precision in artifact.precisions}
+
+
 def digest(named: dict[str, Any]) -> str:
     """The short word for what `parts`, or another provider's own, name."""
     text = json.dumps(named, sort_keys=True, ensure_ascii=False)

@@ -25,7 +25,7 @@ from cortex_embed.models.artifact import (
 )
 from cortex_embed.models.install import Place, link_or_copy, plain
 from cortex_embed.models.onnx_files import external_files
-from cortex_embed.models.repository import Description, manifest
+from cortex_embed.models.repository import Description, manifest, with_fingerprints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +125,9 @@ def finish(
     for path in staging.iterdir():
         if path.name not in facts:
             path.unlink()
-    document = manifest(staging, description, sources=sources, facts=facts)
+    document = with_fingerprints(
+        staging, manifest(staging, description, sources=sources, facts=facts)
+    )
     (staging / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     load_artifact(staging)
     place.publish()
@@ -200,7 +202,10 @@ class _Files:
     def _is_current(self, installed: Artifact) -> bool:
         """Whether its manifest says what the catalogue says now."""
         facts = {name: fact for name, (_, fact) in self.found.items()}
-        document = manifest(self.place.final, self._description, sources=self._sources, facts=facts)
+        document = with_fingerprints(
+            self.place.final,
+            manifest(self.place.final, self._description, sources=self._sources, facts=facts),
+        )
         return document == installed.manifest
 
     def _is_here(self, file: SourceFile) -> bool:

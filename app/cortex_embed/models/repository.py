@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models import artifact as artifacts
+from cortex_embed.models.fingerprint import fingerprints
 from cortex_embed.models.onnx_files import external_files
 from cortex_embed.models.table import Table
 
@@ -210,6 +211,11 @@ def manifest(
         "notes": ["run as published: inputs and outputs are found out from the graph"],
         "files": {name: asdict(fact) for name, fact in sorted(facts.items())},
     }
+
+
+def with_fingerprints(directory: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, the manifest of `directory`, with the identity of its vector space."""
+    return document | {"fingerprints": fingerprints(artifacts.from_document(directory, document))}
 
 
 def _own(directory: Path) -> dict[str, Any]:
