@@ -82,7 +82,11 @@ def _processor(settings: Settings) -> Iterator[Finding]:
 
     yield Finding("processor", processor.name())
     features = processor.features()
-    known = [f for f in ("AVX2", "AVX512F", "AMX_INT8", "ASIMDDP", "avx_vnni") if f in features]
+    known = [
+        f
+        for f in ("AVX2", "AVX512F", "AVX512VNNI", "avx_vnni", "AMX_INT8", "ASIMDDP")
+        if f in features
+    ]
     dot = processor.integer_dot_product(features)
     yield Finding("instruction sets", ", ".join(known) or "none of those that matter here")
     yield Finding(
