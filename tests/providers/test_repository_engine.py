@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from cortex_embed.errors import ModelFileError, UnsupportedError
 from cortex_embed.metrics import Histogram, Metrics
@@ -19,7 +20,8 @@ from cortex_embed.models.repository import DESCRIPTION, describe, manifest
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.repository_engine import RepositoryEngine
 from cortex_embed.vectors import l2_normalize
-from make_tiny import make_repository, tiny_spec
+from export_onnx import export
+from make_tiny import make_repository, make_tiny, tiny_spec
 from tests.models_fixtures import embed_directly
 
 if TYPE_CHECKING:
@@ -154,3 +156,19 @@ def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(ModelFileError, match="cannot load"):
         RepositoryEngine(tmp_path / "model.onnx", dimensions=32, pooling="cls")
+
+
+async def test_a_last_token_and_a_prefix_as_qwen_and_e5_want_them(tmp_path: Path) -> None:
+    """Against our own export of the same weights, whose pooling is held against transformers."""
+    said = 'pooling = "last_token"\nquery_prefix = "search_query: "\n'
+    published = installed(tmp_path, "mean", said)
+    spec = replace(tiny_spec("mean"), pooling="last_token")
+    own = export(
+        make_tiny(tmp_path / "source", "mean"), spec, tmp_path / "own", precisions=["fp32"]
+    )
+    async with loaded(published) as theirs, loaded(own) as ours:
+        expected = l2_normalize(await embed(ours, *[f"search_query: {text}" for text in TEXTS]))
+        together = l2_normalize(await embed(theirs, *TEXTS, query=True))
+        alone = [l2_normalize(await embed(theirs, text, query=True))[0] for text in TEXTS]
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
