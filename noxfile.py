@@ -145,6 +145,16 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("lint-imports")
+    lint_workflows(session)
+
+
+def lint_workflows(session: nox.Session) -> None:
+    """GitHub's workflows, and the scripts that people pipe into a shell."""
+    workflows = [str(path) for path in sorted(Path(".github").rglob("*.yml"))]
+    session.run("yamllint", "--strict", *workflows)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--persona", "pedantic", *workflows)
+    session.run("shellcheck", ".ci/run", *map(str, Path("build").rglob("*.sh")))
 
 
 @nox.session
@@ -196,6 +206,56 @@ def smoke(session: nox.Session) -> None:
     session.run("python", "build/smoke.py", *session.posargs)
 
 
+def release_step(session: nox.Session, module: str, *arguments: str) -> None:
+    """Run one module of build/release."""
+    session.run("python", "-m", f"release.{module}", *arguments, env={"PYTHONPATH": "build"})
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Make this machine's release assets in dist/release: archives, sums, SBOM, licences."""
+    install(session, "release")
+    embed_default_model(session)
+    release_step(session, "package", *session.posargs)
+
+
+@nox.session(name="release-check", default=False)
+def release_check(session: nox.Session) -> None:
+    """Do tag, version, changelog, table, notes and sums agree? `-- v0.1.0`"""
+    install(session, "release")
+    release_step(session, "check", *session.posargs)
+
+
+@nox.session(default=False)
+def reproducible(session: nox.Session) -> None:
+    """Freeze twice, from two places, and say what differs."""
+    install(session, "release")
+    embed_default_model(session)
+    release_step(session, "reproducible", *session.posargs)
+
+
+@nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Is there a locked wheel of everything for every target? And for which oldest system?"""
+    install(session, "dev")
+    release_step(session, "wheels", *session.posargs)
+
+
+@nox.session(default=False)
+def rooms(session: nox.Session) -> None:
+    """Freeze in an old Linux and run in a clean one (chroot, root's; `-- --target linux-arm64`)."""
+    install(session, "release")
+    embed_default_model(session)
+    release_step(session, "rooms", *session.posargs)
+
+
+@nox.session(default=False)
+def rehearsal(session: nox.Session) -> None:
+    """Install what `package` made by every way that there is, and run it."""
+    install(session, "dev")
+    session.run("pytest", "tests/rehearsal", "-rP", *session.posargs)
+
+
 @nox.session(default=False)
 def start(session: nox.Session) -> None:
     """Measure the frozen start against a plain `pyinstaller --onefile` of the same program."""
@@ -227,7 +287,7 @@ def lock(session: nox.Session) -> None:
     compile_ += session.posargs  # e.g. --upgrade
     runtime = "requirements/runtime.lock"
     session.run(*compile_, "-o", runtime)
-    for group in ("export", "freeze", "dev", "clients", "contract", "browser"):
+    for group in ("ci", "export", "freeze", "release", "dev", "clients", "contract", "browser"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
     npm_lock(session)
