@@ -75,7 +75,7 @@ def test_build_is_no_package() -> None:
 
 def test_locks_carry_hashes_and_no_hosts() -> None:
     locks = sorted((ROOT / "requirements").glob("*.lock"))
-    assert len(locks) == 7
+    assert len(locks) == 9
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
         assert "http://" not in text
