@@ -1,6 +1,6 @@
 """Run what was frozen, as a stranger's machine would: no Python, no home, an odd path.
 
-    python build/smoke.py [--exe dist/cortex-embed]
+    python build/smoke.py [--exe dist/cortex-embed] [--release]
 
 Prints what it saw, size and start times, and exits 1 at the first thing that is wrong. No
 release asset may leave without it. It must never run anything but the executable itself.
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import glibc_floor
+import platform_floor
+import targets
 from start_time import children, measure
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class SmokeError(Exception):
 class Smoke:
     """One executable, copied to a directory of its own."""
 
-    def __init__(self, exe: Path, scratch: Path) -> None:
+    def __init__(self, exe: Path, scratch: Path, *, release: bool = False) -> None:
+        self.origin = exe
+        self.release = release
         self.home = scratch / "home"
         self.home.mkdir()
         # A space and letters beyond ASCII: a person's own directory has them.
@@ -266,7 +269,17 @@ def starts(smoke: Smoke) -> str:
 
 
 def floor(smoke: Smoke) -> str:
-    return glibc_floor.described(smoke.exe) if sys.platform == "linux" else "no glibc here"
+    """Nothing in the bundle asks for a newer system than the table promises.
+
+    A release is held to it. Elsewhere it is told: this machine's Python sets it, not the source.
+    """
+    try:
+        text, held = platform_floor.check(smoke.origin, targets.here(targets.load()))
+    except ValueError as why:
+        text, held = str(why), False
+    if smoke.release and not held:
+        raise SmokeError(text)
+    return text if held else f"WARNING: {text}"
 
 
 CHECKS: tuple[Callable[[Smoke], str], ...] = (
@@ -278,13 +291,16 @@ CHECKS: tuple[Callable[[Smoke], str], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Smoke-test a frozen cortex-embed.")
     parser.add_argument("--exe", type=Path, action="append", metavar="FILE")
+    parser.add_argument(
+        "--release", action="store_true", help="fail when it needs a newer system than promised"
+    )
     args = parser.parse_args(arguments)
     name = "cortex-embed.exe" if sys.platform == "win32" else "cortex-embed"
     onedir = "cortex-embed-onedir" + Path(name).suffix
     for exe in args.exe or [ROOT / "dist" / name, ROOT / "dist" / "onedir" / onedir]:
         print(f"{exe}:")
         with tempfile.TemporaryDirectory(prefix="smoke-") as scratch:
-            smoke = Smoke(exe.resolve(), Path(scratch))
+            smoke = Smoke(exe.resolve(), Path(scratch), release=args.release)
             for check in CHECKS:
                 try:
                     print(f"  ok    {check.__name__.replace('_', ' ')}: {check(smoke)}", flush=True)
