@@ -22,7 +22,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import platform_floor
@@ -30,7 +30,7 @@ import targets
 from start_time import children, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("A cat sits on the mat.", "Der Zug fährt um acht.", "def f(x): return x + 1")
@@ -67,10 +67,13 @@ class Smoke:
             self.environment |= {k: os.environ[k] for k in ("SYSTEMROOT", "TEMP", "TMP")}
             self.environment["USERPROFILE"] = str(self.home)
 
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.exe), *arguments]
+
     def output(self, *arguments: str, code: int = 0) -> str:
         """stdout of one run. Raises SmokeError for another exit code."""
         done = subprocess.run(
-            [str(self.exe), *arguments],
+            self.command(*arguments),
             env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             encoding="utf-8", timeout=_PATIENCE, check=False, cwd=self.home,
         )  # fmt: skip
@@ -82,7 +85,7 @@ class Smoke:
     def sidecar(self, *flags: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
         """`serve --sidecar` and its ready event. Raises SmokeError."""
         process = subprocess.Popen(
-            [str(self.exe), "serve", "--sidecar", *flags],
+            self.command("serve", "--sidecar", *flags),
             env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
         )  # fmt: skip
@@ -103,6 +106,9 @@ class Smoke:
                 assert stream is not None  # noqa: S101 - PIPE above
                 with suppress(OSError):
                     stream.close()
+
+
+S = TypeVar("S", bound=Smoke)
 
 
 def post(
@@ -288,6 +294,18 @@ CHECKS: tuple[Callable[[Smoke], str], ...] = (
 )  # fmt: skip
 
 
+def passes(smoke: S, checks: Iterable[Callable[[S], str]]) -> bool:
+    """Make the checks, one line each, up to the first that fails."""
+    for check in checks:
+        name = check.__name__.replace("_", " ")
+        try:
+            print(f"  ok    {name}: {check(smoke)}", flush=True)
+        except (SmokeError, RuntimeError, subprocess.SubprocessError, OSError) as why:
+            print(f"  FAIL  {name}: {why}", flush=True)
+            return False
+    return True
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Smoke-test a frozen cortex-embed.")
     parser.add_argument("--exe", type=Path, action="append", metavar="FILE")
@@ -301,12 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{exe}:")
         with tempfile.TemporaryDirectory(prefix="smoke-") as scratch:
             smoke = Smoke(exe.resolve(), Path(scratch), release=args.release)
-            for check in CHECKS:
-                try:
-                    print(f"  ok    {check.__name__.replace('_', ' ')}: {check(smoke)}", flush=True)
-                except (SmokeError, RuntimeError, subprocess.SubprocessError, OSError) as why:
-                    print(f"  FAIL  {check.__name__.replace('_', ' ')}: {why}")
-                    return 1
+            if not passes(smoke, CHECKS):
+                return 1
     return 0
 
 
