@@ -140,7 +140,8 @@ def tried(room: Room, exe: Path, vectors: Path, user: int) -> bool:
     checks += ["--arch", room.arch, "--exe", str(exe), "--vectors", str(vectors)]
     command = [
         "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-        "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *checks, "--user", str(user),
+        # The shell stays, as process 1: it reaps what the checks' processes leave behind.
+        "sh", "-c", 'ip link set lo up && "$@"; exit $?', "sh", *checks, "--user", str(user),
     ]  # fmt: skip
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "build", ROOT / "app")))
