@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PLACE = "srv/smoke"
 # A space and letters beyond ASCII: a person's own directory has them.
-_INSTALLED = f"/{_PLACE}/a plače/cortex-embed"
+_INSTALLED = f"/{_PLACE}/a plače"
 _HOME = f"/{_PLACE}/home"
 # Of numbers that are near 0.05: float32's own step there is 4e-9, and a sum of hundreds is made
 # in another order on another processor. What a wrong kernel gives is orders above.
@@ -41,16 +41,21 @@ class RoomSmoke(Smoke):
         shutil.rmtree(room.root / _PLACE, ignore_errors=True)
         self.home = room.root / _HOME.lstrip("/")
         self.home.mkdir(parents=True)
-        self.exe = room.root / _INSTALLED.lstrip("/")
-        self.exe.parent.mkdir()
-        shutil.copy2(exe, self.exe)
+        place = room.root / _INSTALLED.lstrip("/")
+        if exe.parent.name == "onedir":
+            shutil.copytree(exe.parent, place, symlinks=True)
+        else:
+            place.mkdir()
+            shutil.copy2(exe, place)
+        self.exe = place / exe.name
         os.chown(self.home, user, user)
         self.environment = {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "/nonexistent"}
         # By its path: PATH, the program's too, leads nowhere.
         self.unshare = shutil.which("unshare") or "unshare"
 
     def command(self, *arguments: str) -> list[str]:
-        command = self.room.command(_INSTALLED, *arguments, user=self.user, cwd=_HOME)
+        program = f"{_INSTALLED}/{self.exe.name}"
+        command = self.room.command(program, *arguments, user=self.user, cwd=_HOME)
         return [self.unshare, *command[1:]]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,8 @@ NEEDS = ("binutils", "libssl1.1", "libffi7", "zlib1g", "libbz2-1.0", "liblzma5",
 BARE = ("libc6", "zlib1g", "dash")
 _NOBODY = 1000
 """A user that the room knows nothing of: no name, no home."""
+_PATIENCE = 1800.0
+"""Seconds for all checks of one room; under qemu they take minutes."""
 _SRC, _SITE, _OUT = "/opt/cortex-embed", "/opt/wheels", "/opt/out"
 
 
@@ -83,8 +86,10 @@ def freeze(room: Room, target: Target, python: str, out: Path) -> None:
         command = [f"{old_python.PREFIX}/bin/python{python}", "build/freeze.py", *flags]
         room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=paths, log=log)
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(inside[_OUT] / "full", out, symlinks=True)
-    shutil.copytree(inside[_OUT] / "slim", out / "slim", symlinks=True)
+    # Not the models: source_vectors has the full one's from the room.
+    left = shutil.ignore_patterns(".work")
+    shutil.copytree(inside[_OUT] / "full", out, symlinks=True, ignore=left)
+    shutil.copytree(inside[_OUT] / "slim", out / "slim", symlinks=True, ignore=left)
 
 
 def bare_room(clean: Room, root: Path) -> Room:
@@ -124,12 +129,11 @@ def contents(room: Room, package: str) -> list[str]:
     ]
 
 
-def source_vectors(target: Target, built: Path, work: Path) -> Path:
-    """What this source, on this machine, makes of the same texts and the same model."""
+def source_vectors(room: Room, out: Path) -> Path:
+    """What this source, on this machine, makes of the same texts and the model in the bundle."""
     command = [sys.executable, "-m", "cortex_embed", "embed", *TEXTS]
-    command += ["--model", str(built / ".work" / "model")]
+    command += ["--model", str(room.root / _OUT.lstrip("/") / "full" / ".work" / "model")]
     text = said(command, env=os.environ | {"PYTHONPATH": str(ROOT / "app")})
-    out = work / f"vectors-{target.name}.jsonl"
     out.write_text(text, encoding="utf-8")
     return out
 
@@ -143,38 +147,44 @@ def tried(room: Room, exe: Path, vectors: Path, user: int) -> bool:
         # The shell stays, as process 1: it reaps what the checks' processes leave behind.
         "sh", "-c", 'ip link set lo up && "$@"; exit $?', "sh", *checks, "--user", str(user),
     ]  # fmt: skip
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "build", ROOT / "app")))
-    }
+    path = os.pathsep.join(map(str, (ROOT / "build", ROOT / "app")))
     try:
-        print(said(command, env=environment, timeout=1800.0), end="", flush=True)
-    except RoomError as why:
-        print(why)
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": path}, timeout=_PATIENCE, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        print(f"  FAIL  not done after {_PATIENCE:.0f} s")
         return False
-    return True
+    return done.returncode == 0
 
 
 def release_room(target: Target, python: str, work: Path) -> bool:
     """Make, freeze, and try one target's; True where all checks pass. Raises RoomError."""
-    began = time.monotonic()
+    clock = time.monotonic()
     room = build_room(work, target, python)
-    print(f"{target.name}: room with Python {python} ready ({time.monotonic() - began:.0f} s)")
-    began = time.monotonic()
+    print(
+        f"{target.name}: a room with Python {python}, {time.monotonic() - clock:.0f} s", flush=True
+    )
+    clock = time.monotonic()
     built = work / target.name
     freeze(room, target, python, built)
-    print(f"{target.name}: frozen into {built} ({time.monotonic() - began:.0f} s)")
+    print(f"{target.name}: frozen, {time.monotonic() - clock:.0f} s: {built}", flush=True)
     text, held = platform_floor.check(built / "cortex-embed", target)
     print(f"  {'ok  ' if held else 'FAIL'}  floor: {text}", flush=True)
-    vectors = source_vectors(target, built, work)
+    vectors = source_vectors(room, work / f"vectors-{target.name}.jsonl")
     clean = make(work / f"clean-{target.name}", target.arch, SUITE)
     bare = bare_room(clean, work / f"bare-{target.name}")
-    for place, user, words in (
-        (clean, 0, f"a minimal Debian {SUITE}, as root"),
-        (clean, _NOBODY, f"a minimal Debian {SUITE}, as user {_NOBODY}"),
-        (bare, _NOBODY, f"{', '.join(BARE)} and nothing else, as user {_NOBODY}"),
+    full, onedir = built / "cortex-embed", built / "onedir" / "cortex-embed-onedir"
+    debian, least = f"a minimal Debian {SUITE}", f"{', '.join(BARE)} and nothing else"
+    for exe, place, user, words in (
+        (full, clean, 0, f"{debian}, as root"),
+        (full, clean, _NOBODY, f"{debian}, as user {_NOBODY}"),
+        (full, bare, _NOBODY, f"{least}, as user {_NOBODY}"),
+        (onedir, bare, _NOBODY, f"{least}, as user {_NOBODY}"),
     ):
-        print(f"{target.name} in {words}:", flush=True)
-        held = tried(place, built / "cortex-embed", vectors, user) and held
+        print(f"{target.name}, {exe.name} in {words}:", flush=True)
+        held = tried(place, exe, vectors, user) and held
     return held
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pytest
 import smoke
 import targets
 from release import chroot, room_checks, rooms
-from release.chroot import Room, RoomError
+from release.chroot import Room
 from release.room_checks import RoomSmoke
 
 if TYPE_CHECKING:
@@ -152,13 +153,34 @@ def test_a_network_is_noticed(
         assert room_checks.no_network(tried) == "loopback alone"
 
 
-def test_what_the_checks_found_is_printed_when_one_fails(
+def test_the_directory_form_is_tried_whole(tmp_path: Path) -> None:
+    exe = tmp_path / "onedir" / "cortex-embed-onedir"
+    (exe.parent / "_internal").mkdir(parents=True)
+    exe.touch()
+    one = RoomSmoke(exe, Room(tmp_path / "room", "x64"), os.getuid(), [])
+    assert (one.exe.parent / "_internal").is_dir()
+    assert one.command("x")[-2] == f"/srv/smoke/a plače/{exe.name}"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_checks_are_made_without_a_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    def run(command: list[str], **_: object) -> object:
+        assert {"--net", "release.room_checks", "--user"} <= set(command)
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    held = rooms.tried(Room(tmp_path, "x64"), tmp_path / "exe", tmp_path / "vectors", 0)
+    assert held is (code == 0)
+
+
+def test_checks_that_hang_fail(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def said(command: Sequence[str], **_: object) -> str:
-        assert {"--net", "release.room_checks", "--user"} <= set(command)
-        raise RoomError("ok  version\nFAIL  selftest")
+    def run(command: list[str], *, timeout: float, **_: object) -> object:
+        raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(rooms, "said", said)
+    monkeypatch.setattr(subprocess, "run", run)
     assert not rooms.tried(Room(tmp_path, "x64"), tmp_path / "exe", tmp_path / "vectors", 0)
-    assert "FAIL  selftest" in capsys.readouterr().out
+    assert "FAIL  not done after 1800 s" in capsys.readouterr().out
