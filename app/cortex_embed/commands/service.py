@@ -33,7 +33,7 @@ def show(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.buffer.write(definition)
         sys.stdout.buffer.flush()
-    _notes(job)
+    _notes()
     return 0
 
 
@@ -45,8 +45,8 @@ def install(arguments: argparse.Namespace) -> int:
         raise UsageError(why)
     job = job_of(arguments, words)
     definition = manager.definition(job)
-    before = _ours(manager)
     manager.check()
+    before = _ours(manager)
     must_start(words)
     _check_model(job)
     _check_keys(job)
@@ -59,7 +59,7 @@ def install(arguments: argparse.Namespace) -> int:
     print("  remove: cortex-embed service uninstall" + (" --system" if job.system else ""))
     if len(words) > 1:
         print(f"It runs {' '.join(words)}: install it again when that environment has moved.")
-    _notes(job)
+    _notes()
     return 0
 
 
@@ -186,11 +186,10 @@ def _check_address(job: Job, *, replaces: bool) -> None:
             _note(line)
 
 
-def _notes(job: Job) -> None:
+def _notes() -> None:
     """What the person may take for granted, and the service does not have."""
     from cortex_embed.config import set_here
 
-    del job
     if names := set_here():
         _note(
             f"{', '.join(names)}: set in this shell, and NOT seen by the service. Give flags, or "

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 UNIT = "cortex-embed.service"
 _LINGER = Path("/var/lib/systemd/linger")
 _LINES_SHOWN = "15"
+# systemd.exec(5): from here on an exit code is systemd's own, of a process it could not set up.
+_OF_SYSTEMD = 200
 _NOT_HERE = (
     "It does not run here (a container?): let what starts this machine's programs start "
     "`cortex-embed serve`."
 )
 _NO_SESSION = (
-    "Log in as this user, not by su or sudo; over ssh, `sudo loginctl enable-linger USER` first. Or "
-    "use --system, as root."
+    "Log in as this user, not by su or sudo; over ssh, `sudo loginctl enable-linger USER` first. "
+    "Or use --system, as root."
 )
 
 
@@ -72,7 +74,7 @@ class Systemd:
         # Of Type=notify: it comes back once requests are served.
         code, said = tool("systemctl", *self._scope, "restart", UNIT)
         if code:
-            raise InstanceError(f"It did not start. {self._last_words() or said}")
+            raise self._not_started(said)
 
     def remove(self) -> None:
         # A unit that systemd has not read yet cannot be stopped, and need not be.
@@ -82,8 +84,7 @@ class Systemd:
         tool("systemctl", *self._scope, "reset-failed", UNIT)
 
     def state(self) -> tuple[bool, str]:
-        said = self._call("show", "--property=ActiveState,SubState,StatusText", UNIT)
-        facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        facts = self._facts("ActiveState", "SubState", "StatusText")
         words = f"{facts.get('ActiveState', 'unknown')} ({facts.get('SubState', 'unknown')})"
         status = facts.get("StatusText", "")
         return facts.get("ActiveState") == "active", f"{words}: {status}" if status else words
@@ -102,14 +103,26 @@ class Systemd:
     def _call(self, *words: str) -> str:
         return must("systemctl", *self._scope, *words)
 
-    def _last_words(self) -> str:
-        """What the server said last, where this user may read the journal."""
-        lines = ("--lines", _LINES_SHOWN, "--output", "cat", "--no-pager", "--quiet")
-        code, said = tool("journalctl", *self._scope, "--unit", UNIT, *lines)
-        return (
-            "Its last words:" + "".join(f"\n  {line}" for line in said.splitlines())
-            if (said and not code)
-            else ""
+    def _facts(self, *names: str) -> dict[str, str]:
+        said = self._call("show", f"--property={','.join(names)}", UNIT)
+        return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+    def _not_started(self, said: str) -> InstanceError:
+        """Why, in the server's own last words and with its own exit code, as far as is known."""
+        facts = self._facts("InvocationID", "ExecMainStatus")
+        run = facts.get("InvocationID", "")
+        # Its own lines, and systemd's of it: what cannot be executed says nothing itself.
+        field = "INVOCATION_ID" if self._system else "USER_INVOCATION_ID"
+        lines = (f"_SYSTEMD_INVOCATION_ID={run}", "+", f"{field}={run}")
+        form = ("--lines", _LINES_SHOWN, "--output", "cat", "--no-pager", "--quiet")
+        code, words = tool("journalctl", *self._scope, *lines, *form)
+        if code or not words:  # not everybody may read the journal
+            words = said
+        status = int(facts.get("ExecMainStatus") or 0)
+        shown = "".join(f"\n  {line}" for line in words.splitlines())
+        return InstanceError(
+            f"The service did not start. Its last words:{shown}",
+            exit_code=status if 0 < status < _OF_SYSTEMD else 1,
         )
 
 

@@ -24,7 +24,7 @@ CREDENTIAL = "api-keys"
 # After the grace period answers are cut, and the process ends.
 _AFTER_GRACE = 15
 # Wrong flags, model files that do not load, files that cannot be written: the same next time.
-# A port in use (4), a full disk (9) and a download (10) may be better in ten seconds.
+# A port in use (4), a full disk (9) and a download (10) may be better in a while.
 _NOT_AGAIN = "2 3 6"
 _PRIVILEGED_PORTS = 1024
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
@@ -58,7 +58,7 @@ def _service(job: Job) -> Iterator[str]:
     yield "NotifyAccess=all"
     yield f"ExecStart={_command(job)}"
     yield "Restart=on-failure"
-    yield "RestartSec=10"
+    yield "RestartSec=5"
     yield f"RestartPreventExitStatus={_NOT_AGAIN}"
     yield "# A first start may download the model; a download that stalls gives up by itself."
     yield "TimeoutStartSec=infinity"
@@ -72,8 +72,8 @@ def _service(job: Job) -> Iterator[str]:
 
 
 def _hardening() -> Iterator[str]:
-    """What needs no privilege and no namespace. Not MemoryDenyWriteExecute=: ctypes' callbacks and
-    processors' dispatch in libraries of others may need it."""
+    """What needs no privilege and no namespace. Not MemoryDenyWriteExecute=: the program runs under
+    it today, but no library in it promises to."""
     yield "UMask=0077"
     yield "NoNewPrivileges=yes"
     yield "LockPersonality=yes"

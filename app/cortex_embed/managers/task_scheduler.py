@@ -100,10 +100,10 @@ class TaskScheduler:
         }
 
     def _triggers(self) -> ElementTree.Element:
-        # RestartOnFailure alone covers a task that cannot be started, not one that ends. So it is
-        # started each five minutes, which MultipleInstancesPolicy ignores while it runs.
+        # RestartOnFailure covers a task that cannot be started, not one that has ended. So it is
+        # started every five minutes, which MultipleInstancesPolicy ignores while it runs.
         again = {"Interval": "PT5M", "StopAtDurationEnd": "false"}
-        logon = {"Repetition": again, "Enabled": "true", "UserId": self._user}
+        logon = {"Enabled": "true", "Repetition": again, "UserId": self._user}
         return _tree("Triggers", {"LogonTrigger": logon})
 
     def _principals(self) -> ElementTree.Element:
