@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from cortex_embed.config import child_environment
@@ -109,7 +110,8 @@ def write(path: Path, content: bytes) -> None:
         draft.chmod(0o644)
         draft.replace(path)
     except OSError as why:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise _refused(path, why) from None
 
 

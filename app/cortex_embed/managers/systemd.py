@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNIT = "cortex-embed.service"
 _LINGER = Path("/var/lib/systemd/linger")
+_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 _LINES_SHOWN = "15"
 # systemd.exec(5): from here on an exit code is systemd's own, of a process it could not set up.
 _OF_SYSTEMD = 200
@@ -61,7 +62,7 @@ class Systemd:
         code, said = tool("systemctl", *self._scope, "show-environment")
         if not code:
             return
-        way = _NOT_HERE if not Path("/run/systemd/system").exists() else _NO_SESSION
+        way = _NOT_HERE if not _RUNS.exists() else _NO_SESSION
         raise InstanceError(f"systemd cannot be reached ({said}). {way}")
 
     def installed(self) -> bytes | None:

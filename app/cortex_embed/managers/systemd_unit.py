@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cortex_embed import __version__
 from cortex_embed.config import LOOPBACK
+from cortex_embed.errors import UsageError
 from cortex_embed.managers.manager import DOCUMENTATION, MARK
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def unit(job: Job) -> str:
-    """The unit file."""
+    """The unit file. Raises UsageError for a program that systemd cannot start."""
     parts = [f"# {MARK} ({__version__}).", "# Install again to change it: an edit would be lost."]
     sections = (("Unit", _unit), ("Service", _service), ("Install", _install))
     for name, lines in sections:
@@ -121,6 +122,11 @@ def _system(job: Job) -> Iterator[str]:
 
 def _command(job: Job) -> str:
     path, *arguments = job.words
+    if not path.isprintable() or set(path) & set("\"'\\"):
+        raise UsageError(
+            f"{path!r}: systemd executes no path with quotes, backslashes or control characters. "
+            "Move the program."
+        )
     if job.system and job.settings.api_key_file is not None:
         arguments = [word for word in arguments if not word.startswith("--api-key-file=")]
     words = [quoted(path, variables=False), *map(quoted, arguments)]

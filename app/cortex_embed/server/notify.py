@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from cortex_embed.server.sockets import Listener
     from cortex_embed.service import ServedModel
 
-# How long the manager's queue may be full.
-_PATIENCE = 0.5
-
 
 class ManagerReporter:
     """Tells the manager at `address`. Implements `reporter.Reporter`.
@@ -40,7 +37,7 @@ class ManagerReporter:
         line = "STATUS=" + " ".join(status.split())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-                out.settimeout(_PATIENCE)
+                out.setblocking(False)  # this is the event loop's thread
                 out.sendto("\n".join([*more, line]).encode(), self._address)
         except (OSError, ValueError) as why:  # ValueError: a name that no socket can have
             if self._say is not None:
