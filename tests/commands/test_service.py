@@ -146,6 +146,16 @@ def test_what_does_not_start_is_taken_back(
     assert "The service of before is back." in capsys.readouterr().err
 
 
+def test_what_can_neither_be_started_nor_taken_back_says_both(
+    manager: Remembering, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("install")
+    manager.broken = b"serve"
+    assert run("install", "--threads", "7") == 3
+    said = capsys.readouterr().err
+    assert "its last words\nAnd it could not be taken back: its last words" in said
+
+
 @pytest.mark.parametrize(
     ("words", "refused"),
     [

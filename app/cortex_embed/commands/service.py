@@ -132,17 +132,20 @@ def _put(manager: Manager, definition: bytes, before: bytes | None) -> None:
     try:
         manager.install(definition)
     except EmbedError as why:
+        why.message = f"{why.message}\n{_taken_back(manager, before)}"
+        raise
+
+
+def _taken_back(manager: Manager, before: bytes | None) -> str:
+    """What there is after a failed install, in words."""
+    try:
         if before is None:
             manager.remove()
-            left = "Nothing was left behind."
-        else:
-            try:
-                manager.install(before)
-                left = "The service of before is back."
-            except EmbedError:
-                left = "The definition of before is back, and does not start either."
-        why.message = f"{why.message}\n{left}"
-        raise
+            return "Nothing was left behind."
+        manager.install(before)
+    except EmbedError as why:
+        return f"And it could not be taken back: {why.message}"
+    return "The service of before is back."
 
 
 def _check_model(job: Job) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MARK = "Written by `cortex-embed service install`"
 DOCUMENTATION = "https://github.com/cortex-embed/cortex-embed"
+# What the tools of Windows print is in the console's code page.
+_ENCODING = "oem" if sys.platform == "win32" else "utf-8"
 
 
 class Manager(Protocol):
@@ -77,7 +80,7 @@ def tool(*words: str) -> tuple[int, str]:
         )
     except OSError as why:
         raise InstanceError(f"{words[0]} cannot be run: {why.strerror or why}.") from None
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+    return done.returncode, done.stdout.decode(_ENCODING, "replace").strip()
 
 
 def must(*words: str) -> str:

@@ -69,7 +69,7 @@ class TaskScheduler:
 
     def installed(self) -> bytes | None:
         code, said = tool("schtasks", "/Query", "/TN", TASK, "/XML")
-        return None if code else said.encode()
+        return None if code else said.encode("utf-16")  # as the text itself declares
 
     def install(self, definition: bytes) -> None:
         import tempfile
