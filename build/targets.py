@@ -106,6 +106,9 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     "container": target.container or "",
                     "clean": target.clean or "",
                     "python": self.release.python,
+                    "exe": target.exe,
+                    "archive": target.archive,
+                    "sbom": target.sbom,
                 }
                 for target in self.targets
             ]
