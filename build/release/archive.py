@@ -132,6 +132,13 @@ class Reader:
             for i in self._archive.getmembers()
         ]
 
+    def unpack(self, directory: Path) -> None:
+        """Everything, with its modes; nothing that would leave `directory` (PEP 706)."""
+        if isinstance(self._archive, tarfile.TarFile):
+            self._archive.extractall(directory, filter="data")
+            return
+        self._archive.extractall(directory)  # noqa: S202 - zipfile takes `..` out itself
+
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """A regular file of the archive. Raises KeyError where there is none."""

@@ -8,6 +8,7 @@ release.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import ssl
 import sys
@@ -87,7 +88,9 @@ class Inventory:
             else:
                 self._component(dest, source).files.add(dest)
         for dest, target in links.items():
-            self._holding(target).files.add(dest)
+            owner = self._holding(_followed(dest, target, links))
+            if (out / "onedir" / "_internal" / dest).is_file():  # else a directory's
+                owner.files.add(dest)
         for name, source in contents["modules"]:
             self._component(name, source).modules.add(name)
         for name, source in (*contents["bootstrap"], *contents["bootloader"]):
@@ -96,11 +99,12 @@ class Inventory:
                 owner.modules.add(name)
         self._statically_linked()
 
-    def _holding(self, file: str) -> Component:
+    def _holding(self, path: str) -> Component:
+        """Of a file of the bundle, or of a directory in it."""
         for component in self.components.values():
-            if file in component.files:
+            if any(file == path or file.startswith(f"{path}/") for file in component.files):
                 return component
-        raise ReleaseError(f"a link of the bundle leads to {file}, which is not in it.")
+        raise ReleaseError(f"a link of the bundle leads to {path}, which is not in it.")
 
     def _component(self, dest: str, origin: str) -> Component:
         """The component that a file belongs to, by where it came from."""
@@ -124,7 +128,8 @@ class Inventory:
         """Of what this tree, or freezing it, has made."""
         if source.is_relative_to(self._model):
             return _MODEL
-        if dest == "base_library.zip":  # of the standard library
+        # The standard library's beginning; and what surrounds the interpreter on macOS.
+        if dest == "base_library.zip" or dest.startswith("Python.framework/"):
             return "cpython"
         if Path(dest).name.startswith(_VOCABULARY):
             return _VOCABULARY
@@ -163,6 +168,16 @@ class Inventory:
             "library", "openssl", ssl.OPENSSL_VERSION.split()[1], "Apache-2.0",
             texts={"the standard text": apache_terms()}, files=holders,
         )  # fmt: skip
+
+
+def _followed(dest: str, target: str, links: Mapping[str, str]) -> str:
+    """Where a link leads, through links to directories: `Versions/Current/Python`."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(dest), target))
+    for link, to in links.items():
+        if path == link or path.startswith(f"{link}/"):
+            beyond = posixpath.relpath(path, link)
+            return _followed(link, posixpath.join(to, beyond), links)
+    return path
 
 
 def _is_python(source: Path) -> bool:

@@ -24,6 +24,7 @@ import source_date
 import targets
 from cortex_embed import __version__
 from cortex_embed.errors import EmbedError
+from cortex_embed.models.catalogue import find
 from release import ReleaseError, archive, licences, sbom, sums
 from release.inventory import Inventory
 
@@ -123,6 +124,14 @@ def model_of(frozen: Path) -> str:
             f"{manifest} does not say which model was frozen ({why}). Run "
             "`nox -s freeze -- --release` first."
         ) from None
+
+
+def repository_of(model_id: str) -> str:
+    """Where a model of the catalogue is from, which is its name in an SBOM. Raises ReleaseError."""
+    entry = find(model_id)
+    if entry is None:
+        raise ReleaseError(f"{model_id} is in no catalogue.")
+    return entry.spec.repo
 
 
 def refuse_wrong_model(table: Table, frozen: Path, *, rehearsal: bool) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 REHEARSAL = "cortex-embed:rehearsal"
 MODULES = "cortex-embed:python-modules"
+TARGET = "cortex-embed:target"
 _SOURCE = "cortex-embed:source"
 _INSIDE = "cortex-embed:contained-in"
 _UNPROVEN = "cortex-embed:crates-not-seen"
@@ -52,7 +53,7 @@ def document(
     bom.metadata.component.version = version
     if rehearsal:
         bom.metadata.properties.add(Property(name=REHEARSAL, value="this is no release"))
-    bom.metadata.properties.add(Property(name="cortex-embed:target", value=target))
+    bom.metadata.properties.add(Property(name=TARGET, value=target))
     parts = [_part(c, found, onedir) for c in inventory.components.values() if c is not own]
     bom.components.update(parts)
     bom.register_dependency(bom.metadata.component, parts)
