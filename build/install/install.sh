@@ -28,7 +28,8 @@ PAPERS='LICENSE THIRD-PARTY-LICENSES.txt README.md'
 
 say() { printf '%s\n' "$*"; }
 
-warn() { printf 'install.sh: %s\n' "$*" >&2; }
+# To the script's own stderr (see main): a trap may run where stderr goes to a file.
+warn() { printf 'install.sh: %s\n' "$*" >&3; }
 
 die() {
     warn "$@"
@@ -59,6 +60,7 @@ main() {
     if [ -n "${ZSH_VERSION:-}" ]; then emulate sh; fi
     set -u
     umask 022
+    exec 3>&2
     version='' form=full dir='' base=${CORTEX_EMBED_BASE_URL:-} action=install
     staging='' made='' target='' asset='' library=''
     read_options "$@"
@@ -380,20 +382,17 @@ download() {
 
 fetch() {
     url=$base/$1
-    case $fetcher in
-    copy) cp "${url#file://}" "$staging/$1" 2>"$staging/said" ;;
-    curl) fetch_with_curl "$1" >"$staging/answer" 2>"$staging/said" ;;
-    wget) fetch_with_wget "$1" 2>"$staging/said" ;;
-    esac
+    # Not into a file: a full disk is one of the reasons.
+    said=$(fetch_with_$fetcher "$1" 2>&1)
     code=$?
     [ $code != 0 ] || return 0
-    said=$(grep . "$staging/said" 2>/dev/null | tail -n 1)
-    case $fetcher$code in
+    said=$(printf '%s\n' "$said" | tail -n 1)
+    case "$fetcher$code $said" in
     # Could not write; or was stopped by a limit on the size of files (SIGXFSZ).
-    curl23 | wget3 | *153) die "cannot write in $staging while downloading $url: is the disk full?" \
+    'curl23 '* | 'wget3 '* | *'153 '* | *'No space'*) die "cannot write in $staging while downloading $url: is the disk full?" \
         "($said)" ;;
     esac
-    case "$(cat "$staging/answer" 2>/dev/null) $said" in
+    case $said in
     *404* | *'No such file'*)
         die "there is no $url${version:+ (is there a release $version?)}." \
             "Releases have builds for: $(target_names)."
@@ -402,18 +401,21 @@ fetch() {
     die "could not download $url: ${said:-$fetcher ended with $code}. Nothing was installed."
 }
 
+fetch_with_copy() { cp "${url#file://}" "$staging/$1"; }
+
 fetch_with_curl() {
-    set -- --fail --silent --show-error --connect-timeout 30 --retry 2 --output "$staging/$1" \
-        --write-out '%{http_code}'
+    watched=''
+    if [ -t 3 ] && [ "$1" != "$SUMS" ]; then watched=1; fi
+    set -- --fail --connect-timeout 30 --retry 2 --output "$staging/$1"
     case $base in
     https://*) set -- "$@" --location --proto '=https' --tlsv1.2 ;;
     *) set -- "$@" --proto '=http' ;;
     esac
-    # A person who waits sees how far it is.
-    if [ -t 1 ] && ( : >/dev/tty) 2>/dev/null; then
-        set -- "$@" --no-silent --progress-bar --stderr /dev/tty
+    if [ "$watched" ]; then
+        curl "$@" --progress-bar --write-out '%{http_code}' "$url" 2>&3
+    else
+        curl "$@" --silent --show-error "$url"
     fi
-    curl "$@" "$url"
 }
 
 fetch_with_wget() {
@@ -454,8 +456,8 @@ Nothing was installed."
 # --- the archive --------------------------------------------------------------------------------
 
 unpack() {
-    tar -tzf "$staging/$asset" >"$staging/members" 2>"$staging/said" ||
-        die "$asset is no archive that tar can read: $(cat "$staging/said")"
+    said=$(tar -tzf "$staging/$asset" 2>&1 >"$staging/members") ||
+        die "$asset is no archive that tar can read: $said"
     present=0
     while IFS= read -r member; do
         is_expected "$member" || die "$asset holds '$member', which is not part of it." \
@@ -464,8 +466,8 @@ unpack() {
     done <"$staging/members"
     [ $present = 1 ] || die "$asset does not hold $top/$NAME. Nothing was installed."
     if [ "$form" = onedir ]; then wanted=$top; else wanted=$top/$NAME; fi
-    tar -xzof "$staging/$asset" -C "$staging" "$wanted" 2>"$staging/said" ||
-        die "could not unpack $asset into $staging (is the disk full?): $(cat "$staging/said")"
+    said=$(tar -xzof "$staging/$asset" -C "$staging" "$wanted" 2>&1) ||
+        die "could not unpack $asset into $staging (is the disk full?): $said"
     fresh=$staging/$top/$NAME
     if [ -L "$fresh" ] || [ ! -f "$fresh" ]; then die "$asset: $top/$NAME is no plain file."; fi
     chmod 755 "$fresh"
@@ -488,19 +490,18 @@ is_expected() {
 }
 
 try_out() {
-    shown=$("$fresh" --version </dev/null 2>"$staging/said")
+    said=$("$fresh" --version </dev/null 2>&1)
     code=$?
     if [ $code != 0 ]; then
         if [ $code = 126 ]; then
             warn "$dir may be on a file system that runs no programs (noexec): try --dir DIR."
         fi
         die "the downloaded program does not run here (exit code $code):" \
-            "$(cat "$staging/said") Nothing was installed."
+            "$said Nothing was installed."
     fi
-    case $shown in
-    "$NAME "?*) installed=${shown#"$NAME "} ;;
-    *) die "the downloaded program calls itself '$shown'. Nothing was installed." ;;
-    esac
+    installed=$(printf '%s\n' "$said" | sed -n "s/^$NAME \([^ ]*\)\$/\1/p" | sed 1q)
+    [ -n "$installed" ] ||
+        die "the downloaded program calls itself '$said'. Nothing was installed."
     if [ -n "$version" ] && [ "$installed" != "$version" ]; then
         die "asked for $version, and $base has $installed. Nothing was installed."
     fi
