@@ -34,6 +34,12 @@ SCRIPTS = ("install.sh", "install.ps1")
 FORMULA, SCOOP = "cortex-embed.rb", "cortex-embed.json"
 WINGET_SCHEMA = "1.10.0"
 WINGET_IDENTIFIER = "CortexEmbed.CortexEmbed"
+# File of the manifest, by winget's rule for names, to its template.
+WINGET = {
+    f"{WINGET_IDENTIFIER}.yaml": "version",
+    f"{WINGET_IDENTIFIER}.installer.yaml": "installer",
+    f"{WINGET_IDENTIFIER}.locale.en-US.yaml": "locale.en-US",
+}
 BEGIN, END = "# targets: begin (python -m release.manifests --scripts)\n", "# targets: end\n"
 
 # Homebrew's names: of the systems, and of macOS by its first number.
@@ -189,18 +195,16 @@ def winget(table: Table, version: str, digests: Mapping[str, str]) -> dict[str, 
             f"  - Architecture: {target.arch}",
             f"    MinimumOSVersion: {minimum}",
             f"    InstallerUrl: {table.release.tagged(version)}/{name}",
-            f"    InstallerSha256: {_digest(target, digests).upper()}",
+            # Quoted: digits alone, or digits and one E, would be a number.
+            f'    InstallerSha256: "{_digest(target, digests).upper()}"',
             "    NestedInstallerFiles:",
             f"      - RelativeFilePath: {top}\\{target.exe}",
             "        PortableCommandAlias: cortex-embed",
         ]
     values = _about(table, version) | {"installers": "\n".join(installers)}
-    files = {
-        "": "version.yaml.in", ".installer": "installer.yaml.in", ".locale.en-US": "locale.en-US.yaml.in",
-    }  # fmt: skip
     return {
-        f"{WINGET_IDENTIFIER}{infix}.yaml": _filled(TEMPLATES / "winget" / file, values)
-        for infix, file in files.items()
+        name: _filled(TEMPLATES / "winget" / f"{template}.yaml.in", values)
+        for name, template in WINGET.items()
     }
 
 
@@ -210,8 +214,7 @@ def _filled(template: Path, values: Mapping[str, str]) -> str:
 
 def names() -> tuple[str, ...]:
     """Every file that `write` makes: release assets that belong to no target."""
-    winget_files = (f"{WINGET_IDENTIFIER}{x}.yaml" for x in ("", ".installer", ".locale.en-US"))
-    return (*SCRIPTS, FORMULA, SCOOP, *winget_files)
+    return (*SCRIPTS, FORMULA, SCOOP, *WINGET)
 
 
 def write(table: Table, version: str, digests: Mapping[str, str], out: Path) -> None:

@@ -53,7 +53,9 @@ def members(top: str, form: str, text: str) -> dict[str, str]:
     """An archive's files by their names in it."""
     inside = {"_internal/lib/a b.txt": "library\n"} if form == "onedir" else {}
     papers = dict.fromkeys(PAPERS, "words\n")
-    return {f"{top}/{name}": body for name, body in {"cortex-embed": text, **papers, **inside}.items()}
+    return {
+        f"{top}/{name}": body for name, body in {"cortex-embed": text, **papers, **inside}.items()
+    }
 
 
 def pack(out: Path, files: dict[str, str], links: Sequence[tuple[str, str]] = ()) -> None:
@@ -121,7 +123,7 @@ class Handler(SimpleHTTPRequestHandler):
         self.close_connection = True
         return None
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         """Quiet: what was asked for is in `server.asked`."""
 
 
@@ -208,7 +210,9 @@ class Room:
         program, *rest = self.shell
         return [shutil.which(program) or program, *rest, str(SCRIPT), *arguments]
 
-    def install(self, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    def install(
+        self, *arguments: str, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run the script with a file, or with `stdin` as `curl | sh` does."""
         command = self.command(*arguments)
         if stdin is not None:

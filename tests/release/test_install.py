@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 import targets
-from tests.release.install_room import SCRIPT, Room, Server, make_release, pack, program, shells, sign
+from tests.release.install_room import (
+    SCRIPT,
+    Room,
+    Server,
+    make_release,
+    pack,
+    program,
+    shells,
+    sign,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,11 +243,9 @@ def test_another_one_of_that_name_is_left_alone(room: Room, server: Server) -> N
     assert room.exe.read_text(encoding="utf-8") == "pip's\n"
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_an_interruption_leaves_nothing(
-    any_room: Room, server: Server, number: signal.Signals, code: int
+    any_room: Room, server: Server, name: str, code: int
 ) -> None:
     room = any_room
     before = room.snapshot()
@@ -249,7 +256,7 @@ def test_an_interruption_leaves_nothing(
         start_new_session=True,
     )  # fmt: skip
     assert server.stalling.wait(30)
-    os.killpg(process.pid, number)  # as a terminal does
+    os.killpg(process.pid, getattr(signal, name))  # as a terminal does
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
     assert b"interrupted" in said
@@ -272,4 +279,6 @@ def test_links_inside_the_directory_form(room: Room, tmp_path: Path) -> None:
     pack(release / name, files, [(f"{top}/_internal/lib.so", "x/lib.so")])
     sign(release)
     assert room.install("--base-url", f"file://{release}", "--onedir").returncode == 0
-    assert (room.exe.readlink().parent / "_internal" / "lib.so").read_text(encoding="utf-8") == "x\n"
+    assert (room.exe.readlink().parent / "_internal" / "lib.so").read_text(
+        encoding="utf-8"
+    ) == "x\n"

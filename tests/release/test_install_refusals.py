@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -90,14 +89,14 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no line": (lambda r: changed_sums(r, lambda line: ""), "names " + FULL + " 0 times"),
     "two lines": (lambda r: changed_sums(r, lambda line: line * 2), "names " + FULL + " 2 times"),
     "no hash": (lambda r: changed_sums(r, lambda line: line[1:]), "has no SHA-256"),
-    "another hash": (lambda r: changed_sums(r, lambda line: f"{'G' * 64}  {FULL}\n"), "has no SHA-256"),
+    "letters": (lambda r: changed_sums(r, lambda line: f"{'G' * 64}  {FULL}\n"), "has no SHA-256"),
     "no asset": (lambda r: (r / FULL).unlink(), f"/{FULL}. Releases have builds for: linux-x64 "),
-    "no sums": (lambda r: (r / targets.SUMS).unlink(), f"/{targets.SUMS}. Releases have builds for: "),
+    "no sums": (lambda r: (r / targets.SUMS).unlink(), f"/{targets.SUMS}. Releases have builds"),
     "path upwards": (lambda r: repacked(r, {"../evil": "x"}), "'../evil', which is not part"),
     "path up and down": (lambda r: repacked(r, {f"{TOP}/../evil": "x"}), "which is not part of it"),
-    "absolute path": (lambda r: repacked(r, {"/tmp/evil": "x"}), "which is not part of it"),
+    "absolute path": (lambda r: repacked(r, {"/evil": "x"}), "which is not part of it"),
     "another file": (lambda r: repacked(r, {f"{TOP}/evil": "x"}), f"'{TOP}/evil', which is not"),
-    "not of the one file": (lambda r: repacked(r, {f"{TOP}/_internal/x": "x"}), "is not part of it"),
+    "not of the one file": (lambda r: repacked(r, {f"{TOP}/_internal/x": "x"}), "is not part"),
     "no program": (no_program, f"does not hold {TOP}/cortex-embed"),
     "a link": (linked_program, "is no plain file"),
     "no archive": (no_archive, "no archive that tar can read"),
@@ -162,7 +161,9 @@ def test_it_asks_github_over_tls(
 ) -> None:
     room.without("curl", "wget")
     log = room.root / "log"
-    room.fake(tool, f'[ "$1" != --version ] || {{ echo GNU Wget; exit; }}\necho "$@" >>"{log}"\nexit 6')
+    room.fake(
+        tool, f'[ "$1" != --version ] || {{ echo GNU Wget; exit; }}\necho "$@" >>"{log}"\nexit 6'
+    )
     done = room.install(*arguments)
     assert done.returncode == 1
     assert "could not download https://github.com/" in done.stderr
@@ -176,12 +177,18 @@ def test_it_asks_github_over_tls(
     ("fakes", "says"),
     [
         ({"uname": "echo riscv64"}, "there is no build for riscv64"),
-        ({"uname": '[ "$1" = -s ] && echo Linux || echo riscv64'}, "for Linux on riscv64. There are builds for: linux-x64 linux-arm64 "),
+        (
+            {"uname": '[ "$1" = -s ] && echo Linux || echo riscv64'},
+            "for Linux on riscv64. There are builds for: linux-x64 linux-arm64 ",
+        ),
         ({"uname": '[ "$1" = -s ] && echo FreeBSD || echo amd64'}, "there is no build for FreeBSD"),
         ({"uname": "echo MINGW64_NT-10.0"}, "use install.ps1"),
-        ({"uname": '[ "$1" = -s ] && echo Linux || echo aarch64', "getconf": "echo 32"}, "is 32-bit"),
+        (
+            {"uname": '[ "$1" = -s ] && echo Linux || echo aarch64', "getconf": "echo 32"},
+            "is 32-bit",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_machine_without_a_build(room: Room, fakes: dict[str, str], says: str) -> None:
     for tool, body in fakes.items():
         room.fake(tool, body)
@@ -239,12 +246,12 @@ def test_a_c_library_that_will_do(
         ("x86_64", "1", "14.0", "full, macos-arm64"),  # a shell under Rosetta
         ("arm64", "1", "26.1", "full, macos-arm64"),
         ("x86_64", "0", "13.4", "full, macos-x64"),
-        ("x86_64", "0", "13.3.1", "macOS 13.3.1 is too old: the build for macos-x64 needs macOS 13.4"),
-        ("x86_64", "1", "13.9", "macOS 13.9 is too old: the build for macos-arm64 needs macOS 14.0"),
+        ("x86_64", "0", "13.3.1", "13.3.1 is too old: the build for macos-x64 needs macOS 13.4"),
+        ("x86_64", "1", "13.9", "13.9 is too old: the build for macos-arm64 needs macOS 14.0"),
     ],
-)  # fmt: skip
+)
 def test_macos(
-    room: Room, tmp_path: Path, machine: str, silicon: str, version: str, says: str
+    room: Room, tmp_path: Path, *, machine: str, silicon: str, version: str, says: str
 ) -> None:
     room.fake("uname", f'[ "$1" = -s ] && echo Darwin || echo {machine}')
     room.fake("sysctl", f"echo {silicon}")
@@ -327,8 +334,8 @@ def test_a_limit_on_files(room: Room, tmp_path: Path) -> None:
     release = make_release(tmp_path / "release")
     before = room.snapshot()
     done = subprocess.run(
-        room.command("--base-url", f"file://{release}"), env=room.environment, cwd=room.home,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)),  # noqa: PLW1509
+        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *room.command("--base-url", f"file://{release}")],
+        env=room.environment, cwd=room.home,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -350,7 +357,10 @@ def test_a_file_system_of_its_own(room: Room, tmp_path: Path, options: str, says
     where = room.home / "small"
     where.mkdir()
     trial = ("-rm", "mount", "-t", "tmpfs", "none", where)
-    if not unshare or subprocess.run([unshare, *trial], capture_output=True, check=False).returncode:
+    if (
+        not unshare
+        or subprocess.run([unshare, *trial], capture_output=True, check=False).returncode
+    ):
         pytest.skip("a file system cannot be mounted in a namespace of one's own here")
     release = make_release(tmp_path / "release")
     arguments = ("--base-url", f"file://{release}", "--dir", str(where))
@@ -377,7 +387,12 @@ def test_a_receipt_cannot_have_other_things_removed(room: Room, tmp_path: Path) 
     victims = [room.home / "mine", room.library.parent / "other"]
     for victim in victims:
         victim.mkdir()
-    lines = [*map(str, victims), f"{room.library}/../other", f"{room.library}/", f"{room.library}/.."]
+    lines = [
+        *map(str, victims),
+        f"{room.library}/../other",
+        f"{room.library}/",
+        f"{room.library}/..",
+    ]
     with receipt.open("a", encoding="utf-8") as file:
         file.writelines(f"tree {line}\nmade {room.library}\n" for line in lines)
     (victims[0] / "file").touch()
