@@ -5,9 +5,9 @@ Installs cortex-embed for one person, without administrator's rights:
     & ([scriptblock]::Create((irm https://.../install.ps1))) -Slim -AddToPath
 
 For Windows PowerShell 5.1 and PowerShell 7. It must never run or keep what did not match its
-SHA-256, or change PATH unless -AddToPath says so. Everything is in functions and the last lines, in
-braces, call them: a download of this script that was cut anywhere runs nothing. It throws and never exits: under `iex`
-that would close the person's window.
+SHA-256, remove a file that it did not put there, or change PATH unless -AddToPath says so.
+Everything is in functions and the last lines, in braces, call them: a download of this script that
+was cut anywhere runs nothing. It throws and never exits: under `iex` that would close the window.
 #>
 param(
     [string]$Version = '',
@@ -163,23 +163,47 @@ function Test-InstallArchive([string]$File, [string]$Top, [bool]$IsOnedir) {
 # The version that the new program states, having run.
 function Get-ProgramVersion([string]$Exe, [string]$Wanted) {
     $said = & $Exe --version
-    if ($LASTEXITCODE -ne 0 -or "$said" -notmatch '^cortex-embed (\S+)$') {
+    $match = [regex]::Match("$said", '^cortex-embed (\S+)$')
+    if ($LASTEXITCODE -ne 0 -or -not $match.Success) {
         throw "The downloaded program does not run here (exit code $LASTEXITCODE): $said Nothing was installed."
     }
-    $found = $Matches[1]
+    $found = $match.Groups[1].Value
     if ($Wanted -and $found -ne $Wanted) {
         throw "Asked for $Wanted, and the address has $found. Nothing was installed."
     }
     return $found
 }
 
-# Windows does not replace a program that runs, but renames it: $Old goes aside, and back on failure.
+# Throws for a directory that holds what is not ours.
+function Test-InstallPlace([string]$Dir) {
+    if (-not (Test-Path -LiteralPath $Dir)) { return }
+    $isOurs = Test-Path -LiteralPath (Join-Path $Dir 'cortex-embed.receipt')
+    if (-not $isOurs -and @(Get-ChildItem -LiteralPath $Dir -Force).Count -gt 0) {
+        throw "$Dir is not empty, and was not made by this script. Name a directory that is not there yet: -Dir DIR"
+    }
+}
+
+# Deletes what the receipt names, and nothing else.
+function Remove-InstalledFile([string]$Dir) {
+    $receipt = Join-Path $Dir 'cortex-embed.receipt'
+    if (Test-Path -LiteralPath $receipt) {
+        Get-Content -LiteralPath $receipt -Encoding UTF8 | Where-Object { $_ -clike 'file *' } | ForEach-Object {
+            Remove-Item -LiteralPath (Join-Path $Dir $_.Substring(5)) -Force
+        }
+        Remove-Item -LiteralPath $receipt -Force
+    }
+    # The innermost first.
+    $below = @(Get-ChildItem -LiteralPath $Dir -Recurse -Directory | Sort-Object { $_.FullName.Length } -Descending | ForEach-Object { $_.FullName })
+    foreach ($directory in @($below + $Dir)) {
+        if (@(Get-ChildItem -LiteralPath $directory -Force).Count -eq 0) { Remove-Item -LiteralPath $directory -Force }
+    }
+    if (Test-Path -LiteralPath $Dir) { Write-Warning "What this script did not put there is left in $Dir" }
+}
+
+# The old directory goes aside by a rename, and comes back if the new one cannot take its place.
 function Move-IntoPlace([string]$Fresh, [string]$Dir) {
     $aside = $null
     if (Test-Path -LiteralPath $Dir) {
-        if (-not (Test-Path -LiteralPath (Join-Path $Dir 'cortex-embed.receipt'))) {
-            throw "$Dir is there, and was not put there by this script. Remove it, or say where else to: -Dir DIR"
-        }
         $aside = "$Dir.old-$([Guid]::NewGuid().ToString('N').Substring(0, 8))"
         try { Move-Item -LiteralPath $Dir -Destination $aside }
         catch { throw "$Dir cannot be replaced while a server runs from it: stop it first. ($($_.Exception.Message))" }
@@ -189,7 +213,15 @@ function Move-IntoPlace([string]$Fresh, [string]$Dir) {
         if ($aside) { Move-Item -LiteralPath $aside -Destination $Dir }
         throw
     }
-    if ($aside) { Remove-Item -LiteralPath $aside -Recurse -Force }
+    if ($aside) { Remove-InstalledFile $aside }
+}
+
+function Write-InstallReceipt([string]$Fresh, [string]$Installed, [string]$Asset, [bool]$OnPath) {
+    $Fresh = (Get-Item -LiteralPath $Fresh).FullName
+    $files = @(Get-ChildItem -LiteralPath $Fresh -Recurse -File -Force | ForEach-Object { 'file ' + $_.FullName.Substring($Fresh.Length + 1) })
+    $lines = @("version $Installed", "asset $Asset") + $files
+    if ($OnPath) { $lines += 'path' }
+    Set-Content -LiteralPath (Join-Path $Fresh 'cortex-embed.receipt') -Value $lines -Encoding UTF8
 }
 
 # By the registry: [Environment] would write the value back with its %VARIABLES% expanded.
@@ -212,8 +244,8 @@ function Uninstall-CortexEmbed([string]$Dir) {
         throw "Nothing in $Dir was put there by this script (no $receipt). Say where it is: -Dir DIR"
     }
     if ((Get-Content -LiteralPath $receipt) -contains 'path') { Edit-UserPath -Dir $Dir -Add $false }
-    Remove-Item -LiteralPath $Dir -Recurse -Force
-    Write-Output "Removed $Dir"
+    Remove-InstalledFile $Dir
+    Write-Output "Removed cortex-embed from $Dir"
     Write-Output 'Downloaded models and services that you made of it are not touched.'
 }
 
@@ -233,6 +265,7 @@ function Install-CortexEmbed {
     $form = if ($Slim) { 'slim' } elseif ($Onedir) { 'onedir' } else { 'full' }
     $asset = (Select-InstallTarget $table)[$form]
     $base = Resolve-InstallSource $table $Version $BaseUrl
+    Test-InstallPlace $Dir
     # Windows PowerShell 5.1 offers TLS 1.0 by default on old systems.
     [Net.ServicePointManager]::SecurityProtocol = [Net.ServicePointManager]::SecurityProtocol -bor [Net.SecurityProtocolType]::Tls12
 
@@ -254,11 +287,9 @@ function Install-CortexEmbed {
         Expand-Archive -LiteralPath $archive -DestinationPath $staging
         $fresh = Join-Path $staging $top
         $installed = Get-ProgramVersion (Join-Path $fresh 'cortex-embed.exe') $Version
-        $receipt = @("version $installed", "asset $asset")
         $before = Join-Path $Dir 'cortex-embed.receipt'
         $wasOnPath = (Test-Path -LiteralPath $before) -and (Get-Content -LiteralPath $before) -contains 'path'
-        if ($AddToPath -or $wasOnPath) { $receipt += 'path' }
-        Set-Content -LiteralPath (Join-Path $fresh 'cortex-embed.receipt') -Value $receipt -Encoding ASCII
+        Write-InstallReceipt $fresh $installed $asset ($AddToPath -or $wasOnPath)
         Move-IntoPlace $fresh $Dir
     }
     finally {

@@ -465,8 +465,7 @@ unpack() {
         [ "$member" != "$top/$NAME" ] || present=1
     done <"$staging/members"
     [ $present = 1 ] || die "$asset does not hold $top/$NAME. Nothing was installed."
-    if [ "$form" = onedir ]; then wanted=$top; else wanted=$top/$NAME; fi
-    said=$(tar -xzof "$staging/$asset" -C "$staging" "$wanted" 2>&1) ||
+    said=$(tar -xzof "$staging/$asset" -C "$staging" 2>&1) ||
         die "could not unpack $asset into $staging (is the disk full?): $said"
     fresh=$staging/$top/$NAME
     if [ -L "$fresh" ] || [ ! -f "$fresh" ]; then die "$asset: $top/$NAME is no plain file."; fi
@@ -598,16 +597,17 @@ report() {
         [ "$first" = "$dir/$NAME" ] || warn "'$NAME' is $first, which comes before it on PATH."
         ;;
     *)
-        say "Run it:  $dir/$NAME serve"
+        case $dir in
+        *[!A-Za-z0-9/._-]*) say "Run it:  '$dir/$NAME' serve" ;;
+        *) say "Run it:  $dir/$NAME serve" ;;
+        esac
         say "$dir is not on PATH. To have the command by its name, add to your shell's start-up file:"
         say "  export PATH=\"$dir:\$PATH\""
         ;;
     esac
-    if [ "$dir" = "${HOME:-}/.local/bin" ]; then
-        say "Remove it:  install.sh --uninstall"
-    else
-        say "Remove it:  install.sh --uninstall --dir '$dir'"
-    fi
+    where=''
+    [ "$dir" = "${HOME:-}/.local/bin" ] || where=" --dir '$dir'"
+    say "Remove it:  this script with --uninstall$where"
 }
 
 uninstall() {

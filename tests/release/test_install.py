@@ -15,6 +15,7 @@ import pytest
 import targets
 from tests.release.install_room import (
     SCRIPT,
+    TOOLS,
     Room,
     Server,
     make_release,
@@ -172,7 +173,7 @@ def test_a_directory_of_ones_own(room: Room, server: Server) -> None:
     assert done.returncode == 0
     exe = room.home / "some where" / "cortex-embed"
     assert exe.readlink().is_relative_to(exe.parent / "cortex-embed-onedir")
-    assert f"install.sh --uninstall --dir '{exe.parent}'" in done.stdout
+    assert f"--uninstall --dir '{exe.parent}'" in done.stdout
     (exe.parent / "mine.txt").touch()
     assert room.install("--uninstall", "--dir", str(exe.parent)).returncode == 0
     assert set(room.snapshot()) - set(before) == {"a hôme/some where", "a hôme/some where/mine.txt"}
@@ -282,3 +283,22 @@ def test_links_inside_the_directory_form(room: Room, tmp_path: Path) -> None:
     assert (room.exe.readlink().parent / "_internal" / "lib.so").read_text(
         encoding="utf-8"
     ) == "x\n"
+
+
+def test_with_the_tools_of_busybox_alone(tmp_path: Path, server: Server) -> None:
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("busybox is not on this machine")
+    room = Room(tmp_path / "room", ("busybox", "sh"))
+    done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    room.without(*TOOLS)
+    for tool in {*TOOLS} & {*done.stdout.split()}:
+        (room.tools / tool).symlink_to(busybox)
+    for form in ((), ("--onedir",)):
+        run = room.install("--base-url", f"{server.url}/one", *form)
+        assert run.returncode == 0
+        assert "could not find out which glibc" in run.stderr
+        assert room.version() == "cortex-embed 0.1.0"
+    assert "does not check certificates" in room.install().stderr
+    assert room.install("--uninstall").returncode == 0
+    assert not any(room.home.iterdir())
