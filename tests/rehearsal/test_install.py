@@ -42,6 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pytest.fail(f"{RELEASE} is no release for {HERE.name}: {wrong} without {missing}")
     root = tmp_path_factory.mktemp("served")
     (root / "release").symlink_to(RELEASE)
+    shutil.copy2(SCRIPT, root)
     tampered = root / "tampered"
     tampered.mkdir()
     shutil.copy2(RELEASE / targets.SUMS, tampered)
@@ -93,8 +94,7 @@ def vectors(ready: dict[str, Any]) -> list[list[float]]:
 
 def install(room: Room, server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     room.extra["CORTEX_EMBED_BASE_URL"] = f"{server.url}/release"
-    script = RELEASE / SCRIPT.name
-    return room.install(*arguments, stdin=(script if script.is_file() else SCRIPT).read_bytes())
+    return room.install(*arguments)
 
 
 def test_full_and_directory_form_serve_the_same_vectors(room: Room, served: Server) -> None:
@@ -137,11 +137,9 @@ def test_a_tampered_archive_is_refused_and_the_old_one_serves_on(
 
 
 def test_what_a_person_pipes_into_a_shell(room: Room, served: Server) -> None:
-    if not (RELEASE / SCRIPT.name).is_file():
-        pytest.fail(f"{RELEASE} has no {SCRIPT.name}: run python -m release.manifests")
     room.extra["CORTEX_EMBED_BASE_URL"] = f"{served.url}/release"
     done = subprocess.run(
-        ["sh", "-c", f"curl -fsSL {served.url}/release/install.sh | sh"],
+        ["sh", "-c", f"curl -fsSL {served.url}/install.sh | sh"],
         env=room.environment, cwd=room.home, capture_output=True, text=True, check=True,
         timeout=300,
     )  # fmt: skip
