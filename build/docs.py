@@ -1,4 +1,4 @@
-"""Write what is generated: README.md's tables (settings, exit codes, downloads), the events' schema.
+"""Write what is generated: README.md's tables (settings, exit codes, downloads), the events schema.
 
 They are made from the tables and types that the program itself runs on, so they cannot
 drift; a test compares them. It must never touch a line of the README outside the markers.

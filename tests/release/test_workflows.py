@@ -307,3 +307,10 @@ def test_secrets_are_given_to_tags_only() -> None:
         if re.search(r"secrets\.(?!GITHUB_TOKEN)", json.dumps(row))
     }
     assert with_secrets == {("release", "build")}
+
+
+def test_contributing_names_every_secret_and_environment() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = [name for names in sign.SECRETS.values() for name in names]
+    environments = {job["environment"] for job in jobs("publish").values()} | {"signing"}
+    assert [name for name in (*names, *sorted(environments)) if f"`{name}`" not in text] == []
