@@ -52,7 +52,7 @@ class Smoke:
         self.home.mkdir()
         # A space and letters beyond ASCII: a person's own directory has them.
         place = scratch / "a plače"
-        if exe.parent.name == "onedir":
+        if (exe.parent / "_internal").is_dir():
             shutil.copytree(exe.parent, place, symlinks=True)
         else:
             place.mkdir()
