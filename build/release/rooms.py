@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platform_floor
+import source_date
 import targets
 from cortex_embed.models.artifact import load_artifact
 from cortex_embed.models.store import EMBEDDED_DIR
@@ -85,10 +86,14 @@ def freeze(room: Room, target: Target, python: str, out: Path) -> None:
     command = [*wheels.install(python, inside[_SITE]), "--link-mode", "copy"]
     wheels.installer(target, *command, "-r", str(wheels.FREEZE))
     log = fresh(out.with_name(f"freeze-{target.name}.log"))
-    paths = {"PYTHONPATH": f"{_SRC}/app:{_SITE}"}
+    variables = {
+        "PYTHONPATH": f"{_SRC}/app:{_SITE}",
+        # The room has no git to ask.
+        source_date.VARIABLE: str(source_date.epoch()),
+    }
     for form, flags in (("full", ()), ("slim", ("--slim",))):
         command = [f"{old_python.PREFIX}/bin/python{python}", "build/freeze.py", *flags]
-        room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=paths, log=log)
+        room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=variables, log=log)
     shutil.rmtree(out, ignore_errors=True)
     # Not the models: `expect` has the full one's from the room.
     left = shutil.ignore_patterns(".work")
