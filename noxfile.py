@@ -292,7 +292,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session(default=False)
 def rooms(session: nox.Session) -> None:
     """Freeze in an old Linux and run in a clean one (chroot, root's; `-- --target linux-arm64`)."""
-    install(session, "release")
+    install(session, "dev")
     embed_default_model(session)
     release_step(session, "rooms", *session.posargs)
 

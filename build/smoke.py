@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("A cat sits on the mat.", "Der Zug fährt um acht.", "def f(x): return x + 1")
-_PATIENCE = 60.0
-_GONE = 2.0
 
 
 class SmokeError(Exception):
@@ -44,6 +42,11 @@ class SmokeError(Exception):
 
 class Smoke:
     """One executable, copied to a directory of its own."""
+
+    patience = 60.0
+    """Seconds for one run, or one answer."""
+    soon = 2.0
+    """Seconds after which nothing may run any more."""
 
     def __init__(self, exe: Path, scratch: Path, *, release: bool = False) -> None:
         self.origin = exe
@@ -75,7 +78,7 @@ class Smoke:
         done = subprocess.run(
             self.command(*arguments),
             env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            encoding="utf-8", timeout=_PATIENCE, check=False, cwd=self.home,
+            encoding="utf-8", timeout=self.patience, check=False, cwd=self.home,
         )  # fmt: skip
         if done.returncode != code:
             raise SmokeError(f"{arguments} exited with {done.returncode}: {done.stderr[-800:]}")
@@ -118,7 +121,7 @@ def post(
     body: object = {"texts": TEXTS},
 ) -> tuple[int, Any]:
     where = urlsplit(ready["url"])
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=_PATIENCE)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -186,7 +189,7 @@ def sidecar(smoke: Smoke) -> str:
             raise SmokeError(f"without, with a wrong, with the token: {refused}, {wrong}, {right}")
         assert process.stdin is not None  # noqa: S101 - PIPE above
         process.stdin.close()
-        seconds = gone(process)
+        seconds = gone(process, smoke.soon)
     return f"401 without token, 200 with; gone {seconds:.2f} s after stdin closed"
 
 
@@ -194,7 +197,7 @@ def sigterm(smoke: Smoke) -> str:
     with smoke.sidecar() as (process, _):
         began = time.perf_counter()
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=_PATIENCE)
+        code = process.wait(timeout=smoke.patience)
         if code != 0 and sys.platform != "win32":
             raise SmokeError(f"exit code {code} after SIGTERM")
         return f"exit code {code} after {time.perf_counter() - began:.2f} s"
@@ -208,7 +211,7 @@ def host_death(smoke: Smoke) -> str:
     with smoke.sidecar("--parent-pid", str(host.pid)) as (process, _):
         host.kill()
         host.communicate()
-        return f"gone {gone(process):.2f} s after the host was killed"
+        return f"gone {gone(process, smoke.soon):.2f} s after the host was killed"
 
 
 def outer_death(smoke: Smoke) -> str:
@@ -221,10 +224,10 @@ def outer_death(smoke: Smoke) -> str:
             raise SmokeError(f"pid {inner} of the ready event is not a child of {process.pid}")
         process.kill()
         process.wait()
-        deadline = time.monotonic() + _GONE
+        deadline = time.monotonic() + smoke.soon
         while Path(f"/proc/{inner}").exists():
             if time.monotonic() > deadline:
-                raise SmokeError(f"{inner} is alive {_GONE} s after its bootloader was killed")
+                raise SmokeError(f"{inner} is alive {smoke.soon} s after its bootloader was killed")
             time.sleep(0.01)
     return "nothing left"
 
@@ -238,12 +241,12 @@ def litter(smoke: Smoke) -> str:
     return "none"
 
 
-def gone(process: subprocess.Popen[str]) -> float:
+def gone(process: subprocess.Popen[str], limit: float) -> float:
     began = time.perf_counter()
     try:
-        process.wait(timeout=_GONE)
+        process.wait(timeout=limit)
     except subprocess.TimeoutExpired:
-        raise SmokeError(f"still running after {_GONE} s") from None
+        raise SmokeError(f"still running after {limit} s") from None
     return time.perf_counter() - began
 
 

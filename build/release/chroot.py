@@ -55,9 +55,12 @@ class Room:
     ) -> str:  # fmt: skip
         """stdout of one command, or nothing with `log`, which then has all that it said.
 
-        No process of it outlives the call. Raises RoomError, with the end of what it said.
+        No process of it outlives the call, or us. Raises RoomError, with the end of what it said.
         """
-        contained = ["unshare", "--pid", "--fork", "--kill-child", *self.command(*command, cwd=cwd)]
+        contained = [
+            "setpriv", "--pdeathsig", "KILL",
+            "unshare", "--pid", "--fork", "--kill-child", *self.command(*command, cwd=cwd),
+        ]  # fmt: skip
         variables = {"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(env or {})}
         return said(contained, env=variables, timeout=timeout, log=log)
 

@@ -1,6 +1,6 @@
 """Run one executable in a bare room, and compare its vectors with the source's.
 
-    unshare --net … python -m release.room_checks --root DIR --arch x64 --exe FILE --vectors FILE
+    unshare --net … python -m release.room_checks --root DIR --arch x64 --exe FILE --expected DIR
 
 It is run by release.rooms in a network of its own, which has nothing but loopback: what the
 program does here, it does without a network. It must never make a room, or change one beside
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import smoke
-from release.chroot import Room
+from release.chroot import Room, foreign
 from smoke import TEXTS, Smoke, SmokeError
 
 if TYPE_CHECKING:
@@ -28,16 +28,25 @@ _PLACE = "srv/smoke"
 # A space and letters beyond ASCII: a person's own directory has them.
 _INSTALLED = f"/{_PLACE}/a plače"
 _HOME = f"/{_PLACE}/home"
+_MODEL = f"/{_PLACE}/model"
 # Of numbers that are near 0.05: float32's own step there is 4e-9, and a sum of hundreds is made
 # in another order on another processor. What a wrong kernel gives is orders above.
 _TOLERANCE = 1e-6
+# int8 rounds between layers: another last bit before is another step after. 1 - cosine.
+_ANGLE = 1e-3
+EXACT, BUNDLED = "fp32", "bundled"
+"""Whose vectors: of the graph in fp32, and of what the bundle carries."""
+
+Vectors = list[list[float]]
 
 
 class RoomSmoke(Smoke):
     """An executable that was copied into a room, where `user` runs it."""
 
-    def __init__(self, exe: Path, room: Room, user: int, expected: list[list[float]]) -> None:
+    def __init__(self, exe: Path, room: Room, user: int, expected: Path) -> None:
         self.room, self.user, self.expected = room, user, expected
+        if foreign(room.arch):
+            self.patience, self.soon = 900.0, 60.0  # qemu's
         shutil.rmtree(room.root / _PLACE, ignore_errors=True)
         self.home = room.root / _HOME.lstrip("/")
         self.home.mkdir(parents=True)
@@ -49,6 +58,7 @@ class RoomSmoke(Smoke):
             shutil.copy2(exe, place)
         self.exe = place / exe.name
         os.chown(self.home, user, user)
+        shutil.copytree(expected / EXACT, room.root / _MODEL.lstrip("/"))
         self.environment = {"HOME": _HOME, "TMPDIR": _HOME, "PATH": "/nonexistent"}
         # By its path: PATH, the program's too, leads nowhere.
         self.unshare = shutil.which("unshare") or "unshare"
@@ -79,15 +89,38 @@ def no_network(smoke: RoomSmoke) -> str:
 
 
 def vectors(smoke: RoomSmoke) -> str:
-    """The same numbers as the source's, on the machine that made the bundle."""
-    got = [json.loads(line)["embedding"] for line in smoke.output("embed", *TEXTS).splitlines()]
-    worst = farthest(got, smoke.expected)
+    """In fp32, and of an artifact directory beside it: the same numbers as the source's."""
+    worst = farthest(embedded(smoke, "--model", _MODEL), expected(smoke, EXACT))
     if worst > _TOLERANCE:
         raise SmokeError(f"{worst:.1e} from the source's, more than {_TOLERANCE:.0e}")
-    return f"{worst:.1e} at most from the source's"
+    return f"fp32, {worst:.1e} at most from the source's"
 
 
-def farthest(some: list[list[float]], others: list[list[float]]) -> float:
+def bundled_vectors(smoke: RoomSmoke) -> str:
+    """As it is: the same numbers, or on another architecture the same directions."""
+    got, want = embedded(smoke), expected(smoke, BUNDLED)
+    worst = farthest(got, want)
+    angle = max(
+        1 - sum(a * b for a, b in zip(v, w, strict=True)) for v, w in zip(got, want, strict=True)
+    )
+    if angle > _ANGLE or (worst > _TOLERANCE and not foreign(smoke.room.arch)):
+        raise SmokeError(f"{worst:.1e} from the source's, 1 - cosine {angle:.1e}")
+    return f"{worst:.1e} at most from the source's, 1 - cosine {angle:.1e}"
+
+
+def embedded(smoke: RoomSmoke, *flags: str) -> Vectors:
+    return vectors_of(smoke.output("embed", *TEXTS, *flags))
+
+
+def expected(smoke: RoomSmoke, which: str) -> Vectors:
+    return vectors_of((smoke.expected / f"{which}.jsonl").read_text(encoding="utf-8"))
+
+
+def vectors_of(lines: str) -> Vectors:
+    return [json.loads(line)["embedding"] for line in lines.splitlines()]
+
+
+def farthest(some: Vectors, others: Vectors) -> float:
     """The largest absolute difference. Raises SmokeError for other shapes."""
     if [len(v) for v in some] != [len(v) for v in others] or not some:
         raise SmokeError(f"{len(some)} vectors, not {len(others)} of the same dimensions")
@@ -97,8 +130,9 @@ def farthest(some: list[list[float]], others: list[list[float]]) -> float:
 
 
 CHECKS: tuple[Callable[[RoomSmoke], str], ...] = (
-    no_python, no_network, smoke.version, smoke.selftest, vectors, smoke.embed, smoke.token_ids,
-    smoke.sidecar, smoke.sigterm, smoke.host_death, smoke.outer_death, smoke.litter,
+    no_python, no_network, smoke.version, smoke.selftest, vectors, bundled_vectors, smoke.embed,
+    smoke.token_ids, smoke.sidecar, smoke.sigterm, smoke.host_death, smoke.outer_death,
+    smoke.litter,
 )  # fmt: skip
 
 
@@ -107,13 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--exe", type=Path, required=True)
-    parser.add_argument("--vectors", type=Path, required=True, help="of `embed`, JSON lines")
+    parser.add_argument("--expected", type=Path, required=True, help="what release.rooms made")
     parser.add_argument("--user", type=int, default=0, metavar="UID")
     args = parser.parse_args(arguments)
-    lines = args.vectors.read_text(encoding="utf-8").splitlines()
-    expected = [json.loads(line)["embedding"] for line in lines]
     room = Room(args.root.resolve(), args.arch)
-    return 0 if smoke.passes(RoomSmoke(args.exe, room, args.user, expected), CHECKS) else 1
+    return 0 if smoke.passes(RoomSmoke(args.exe, room, args.user, args.expected), CHECKS) else 1
 
 
 if __name__ == "__main__":

@@ -20,9 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platform_floor
+import source_date
 import targets
+from cortex_embed.models.artifact import load_artifact
+from cortex_embed.models.store import EMBEDDED_DIR
+from freeze import stage
 from release import old_python, wheels
 from release.chroot import DEBIAN, Room, RoomError, fresh, make, missing, remove, said
+from release.room_checks import BUNDLED, EXACT
 from smoke import TEXTS
 from staging import exit_on_sigterm
 
@@ -81,12 +86,16 @@ def freeze(room: Room, target: Target, python: str, out: Path) -> None:
     command = [*wheels.install(python, inside[_SITE]), "--link-mode", "copy"]
     wheels.installer(target, *command, "-r", str(wheels.FREEZE))
     log = fresh(out.with_name(f"freeze-{target.name}.log"))
-    paths = {"PYTHONPATH": f"{_SRC}/app:{_SITE}"}
+    variables = {
+        "PYTHONPATH": f"{_SRC}/app:{_SITE}",
+        # The room has no git to ask.
+        source_date.VARIABLE: str(source_date.epoch()),
+    }
     for form, flags in (("full", ()), ("slim", ("--slim",))):
         command = [f"{old_python.PREFIX}/bin/python{python}", "build/freeze.py", *flags]
-        room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=paths, log=log)
+        room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=variables, log=log)
     shutil.rmtree(out, ignore_errors=True)
-    # Not the models: source_vectors has the full one's from the room.
+    # Not the models: `expect` has the full one's from the room.
     left = shutil.ignore_patterns(".work")
     shutil.copytree(inside[_OUT] / "full", out, symlinks=True, ignore=left)
     shutil.copytree(inside[_OUT] / "slim", out / "slim", symlinks=True, ignore=left)
@@ -129,19 +138,27 @@ def contents(room: Room, package: str) -> list[str]:
     ]
 
 
-def source_vectors(room: Room, out: Path) -> Path:
-    """What this source, on this machine, makes of the same texts and the model in the bundle."""
-    command = [sys.executable, "-m", "cortex_embed", "embed", *TEXTS]
-    command += ["--model", str(room.root / _OUT.lstrip("/") / "full" / ".work" / "model")]
-    text = said(command, env=os.environ | {"PYTHONPATH": str(ROOT / "app")})
-    out.write_text(text, encoding="utf-8")
+def expect(room: Room, out: Path) -> Path:
+    """What this source, on this machine, makes of the same texts, and by which models.
+
+    The bundle's own model, as `freeze` left it in the room, and the same one in fp32, whose
+    vectors are the same on every architecture. Raises RoomError.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    stage(load_artifact(EMBEDDED_DIR), out / EXACT, "fp32")
+    models = {EXACT: out / EXACT, BUNDLED: room.root / _OUT.lstrip("/") / "full/.work/model"}
+    for name, model in models.items():
+        command = [sys.executable, "-m", "cortex_embed", "embed", *TEXTS, "--model", str(model)]
+        text = said(command, env=os.environ | {"PYTHONPATH": str(ROOT / "app")})
+        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return out
 
 
-def tried(room: Room, exe: Path, vectors: Path, user: int) -> bool:
+def tried(room: Room, exe: Path, expected: Path, user: int) -> bool:
     """All checks of one room, in a network without a way out, and processes of their own."""
     checks = [sys.executable, "-m", "release.room_checks", "--root", str(room.root)]
-    checks += ["--arch", room.arch, "--exe", str(exe), "--vectors", str(vectors)]
+    checks += ["--arch", room.arch, "--exe", str(exe), "--expected", str(expected)]
     command = [
         "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
         # The shell stays, as process 1: it reaps what the checks' processes leave behind.
@@ -172,7 +189,7 @@ def release_room(target: Target, python: str, work: Path) -> bool:
     print(f"{target.name}: frozen, {time.monotonic() - clock:.0f} s: {built}", flush=True)
     text, held = platform_floor.check(built / "cortex-embed", target)
     print(f"  {'ok  ' if held else 'FAIL'}  floor: {text}", flush=True)
-    vectors = source_vectors(room, work / f"vectors-{target.name}.jsonl")
+    expected = expect(room, work / f"expected-{target.name}")
     clean = make(work / f"clean-{target.name}", target.arch, SUITE)
     bare = bare_room(clean, work / f"bare-{target.name}")
     full, onedir = built / "cortex-embed", built / "onedir" / "cortex-embed-onedir"
@@ -184,7 +201,7 @@ def release_room(target: Target, python: str, work: Path) -> bool:
         (onedir, bare, _NOBODY, f"{least}, as user {_NOBODY}"),
     ):
         print(f"{target.name}, {exe.name} in {words}:", flush=True)
-        held = tried(place, exe, vectors, user) and held
+        held = tried(place, exe, expected, user) and held
     return held
 
 

@@ -17,7 +17,7 @@ from release.chroot import Room
 from release.room_checks import RoomSmoke
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="rooms are Linux's")
 
@@ -94,11 +94,21 @@ def test_a_bare_room_has_three_packages_and_no_more(
 
 
 @pytest.fixture
-def tried(tmp_path: Path) -> RoomSmoke:
+def expected(tmp_path: Path) -> Path:
+    """What the source makes of one text."""
+    (tmp_path / "expected" / "fp32").mkdir(parents=True)
+    (tmp_path / "expected" / "fp32" / "manifest.json").touch()
+    for name in ("fp32", "bundled"):
+        line = '{"embedding": [0.6, 0.8]}\n'
+        (tmp_path / "expected" / f"{name}.jsonl").write_text(line, encoding="utf-8")
+    return tmp_path / "expected"
+
+
+@pytest.fixture
+def tried(tmp_path: Path, expected: Path) -> RoomSmoke:
     exe = tmp_path / "cortex-embed"
     exe.write_text("program", encoding="utf-8")
-    room = Room(tmp_path / "room", "x64")
-    return RoomSmoke(exe, room, os.getuid(), [[0.5, 0.25]])
+    return RoomSmoke(exe, Room(tmp_path / "room", "x64"), os.getuid(), expected)
 
 
 def test_a_program_is_run_by_its_user_in_its_room(tried: RoomSmoke) -> None:
@@ -115,21 +125,53 @@ def test_a_program_is_run_by_its_user_in_its_room(tried: RoomSmoke) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ('{"embedding": [0.5, 0.2500004]}', None),
-        ('{"embedding": [0.5, 0.26]}', "from the source's"),
-        ('{"embedding": [0.5]}', "of the same dimensions"),
+        ('{"embedding": [0.6, 0.8000004]}', None),
+        ('{"embedding": [0.6, 0.81]}', "from the source's"),
+        ('{"embedding": [0.6]}', "of the same dimensions"),
         ("", "0 vectors, not 1"),
     ],
 )
+@pytest.mark.parametrize("check", [room_checks.vectors, room_checks.bundled_vectors])
 def test_vectors_are_the_sources(
-    tried: RoomSmoke, monkeypatch: pytest.MonkeyPatch, answer: str, says: str | None
+    tried: RoomSmoke,
+    monkeypatch: pytest.MonkeyPatch,
+    check: Callable[[RoomSmoke], str],
+    answer: str,
+    says: str | None,
 ) -> None:
+    monkeypatch.setattr(room_checks, "foreign", lambda _: False)
     monkeypatch.setattr(tried, "output", lambda *_: answer)
     if says is None:
-        assert "4.0e-07 at most" in room_checks.vectors(tried)
+        assert "4.0e-07 at most" in check(tried)
     else:
         with pytest.raises(smoke.SmokeError, match=says):
-            room_checks.vectors(tried)
+            check(tried)
+
+
+def test_what_rounds_may_differ_on_another_architecture_but_not_turn(
+    tried: RoomSmoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_checks, "foreign", lambda _: True)
+    monkeypatch.setattr(tried, "output", lambda *_: '{"embedding": [0.601, 0.79925]}')
+    assert "1.0e-03 at most" in room_checks.bundled_vectors(tried)
+    with pytest.raises(smoke.SmokeError, match="more than 1e-06"):
+        room_checks.vectors(tried)
+    monkeypatch.setattr(tried, "output", lambda *_: '{"embedding": [0.65, 0.76]}')
+    with pytest.raises(smoke.SmokeError, match="1 - cosine"):
+        room_checks.bundled_vectors(tried)
+
+
+def test_qemu_is_given_time(
+    tmp_path: Path, expected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exe = tmp_path / "cortex-embed"
+    exe.touch()
+    monkeypatch.setattr(room_checks, "foreign", lambda arch: arch == "arm64")
+    slow, fast = (
+        RoomSmoke(exe, Room(tmp_path / "room", arch), os.getuid(), expected)
+        for arch in ("arm64", "x64")
+    )
+    assert slow.patience > fast.patience == smoke.Smoke.patience
 
 
 def test_a_room_with_a_python_is_not_bare(tried: RoomSmoke) -> None:
@@ -153,11 +195,11 @@ def test_a_network_is_noticed(
         assert room_checks.no_network(tried) == "loopback alone"
 
 
-def test_the_directory_form_is_tried_whole(tmp_path: Path) -> None:
+def test_the_directory_form_is_tried_whole(tmp_path: Path, expected: Path) -> None:
     exe = tmp_path / "onedir" / "cortex-embed-onedir"
     (exe.parent / "_internal").mkdir(parents=True)
     exe.touch()
-    one = RoomSmoke(exe, Room(tmp_path / "room", "x64"), os.getuid(), [])
+    one = RoomSmoke(exe, Room(tmp_path / "room", "x64"), os.getuid(), expected)
     assert (one.exe.parent / "_internal").is_dir()
     assert one.command("x")[-2] == f"/srv/smoke/a plače/{exe.name}"
 
