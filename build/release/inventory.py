@@ -95,7 +95,8 @@ class Inventory:
             self._component(name, source).modules.add(name)
         for name, source in (*contents["bootstrap"], *contents["bootloader"]):
             owner = self._component(name, source)
-            if owner.name != OURS:  # our entry script; libraries are among the files already
+            # Our entry script is no module; libraries are among the files.
+            if owner.name != OURS and name not in owner.files:
                 owner.modules.add(name)
         self._statically_linked()
 

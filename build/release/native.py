@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("libraries.toml")
 TEXTS = Path(__file__).with_name("texts")
+_DOC = Path("/usr/share/doc")
 _COMMON = Path("/usr/share/common-licenses")
 # What Debian's copyright files name instead of holding it.
 _COMMON_NAMES = {"Apache-2.0": "Apache-2.0", "GPL-3.0-or-later": "GPL-3"}
@@ -158,7 +159,7 @@ def _debian(source: Path) -> Origin | None:
         package = owner.splitlines()[0].partition(": ")[0]
         form = "${Package} ${Version} ${Architecture}"
         name, version, arch = (_run("dpkg-query", "-W", "-f", form, package) or "").split()
-        file = Path("/usr/share/doc") / name / "copyright"
+        file = _DOC / name / "copyright"
         texts = {f"Debian's {name} {version}": _read(file)} if file.is_file() else {}
         return Origin(version, f"pkg:deb/debian/{name}@{version}?arch={arch}", texts)
     return None
@@ -214,7 +215,7 @@ def cpython_licence() -> str:
             if (place / name).is_file():
                 return _read(place / name)
     for package in (f"libpython{sys.version_info[0]}.{sys.version_info[1]}-minimal",):
-        file = Path("/usr/share/doc") / package / "copyright"
+        file = _DOC / package / "copyright"
         if file.is_file():
             return _read(file)
     raise ReleaseError(f"CPython's LICENSE is in none of {', '.join(map(str, places))}.")
