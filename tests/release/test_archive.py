@@ -118,3 +118,34 @@ def test_what_is_no_archive_raises(tmp_path: Path, name: str, content: bytes) ->
         archive.reading(out) as reader,
     ):
         reader.members()
+
+
+@pytest.mark.parametrize(
+    ("name", "link"), [("../x", None), ("/x", None), ("top/a", "../../x"), ("top/a", "/etc/passwd")]
+)
+def test_what_would_leave_the_directory_is_not_unpacked(
+    tmp_path: Path, name: str, link: str | None
+) -> None:
+    out = tmp_path / NAMES[0]
+    with tarfile.open(out, "w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        if link is not None:
+            info.type, info.linkname = tarfile.SYMTYPE, link
+        tar.addfile(info)
+    with archive.reading(out) as reader, pytest.raises(ValueError, match="would leave"):
+        reader.unpack(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_are_unpacked_as_links(tmp_path: Path) -> None:
+    made = files(tmp_path / "in")
+    made["_i/link"] = tmp_path / "in" / "_i" / "link"
+    made["_i/link"].symlink_to("../LICENSE")
+    archive.write(tmp_path / NAMES[0], made, executable="cortex-embed", epoch=EPOCH)
+    with archive.reading(tmp_path / NAMES[0]) as reader:
+        reader.unpack(tmp_path)
+    link = tmp_path / archive.stem(NAMES[0]) / "_i" / "link"
+    assert link.is_symlink()
+    assert link.read_bytes() == b"terms"
