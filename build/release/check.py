@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import targets
 from release import check_assets
+from release.check_assets import Assets
 from release.notes import notes, sections
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def tag_and_version(tree: Tree) -> Iterator[str]:
             "(PEP 440's form, not v0.1.0-rc.1)."
         )
     if tree.tag != f"v{tree.version}":
-        yield f"The tag is {tree.tag}, __version__ is {tree.version}: they must be equal but for `v`."
+        yield f"The tag is {tree.tag}, __version__ is {tree.version}: v{tree.version} would agree."
 
 
 def changelog(tree: Tree) -> Iterator[str]:
@@ -170,6 +171,14 @@ CHECKS: tuple[Callable[[Tree], Iterator[str]], ...] = (
 )  # fmt: skip
 
 
+def disagreements(tree: Tree, assets: Assets | None) -> list[str]:
+    """All of them, a sentence each; none where everything agrees."""
+    wrong = [sentence for check in CHECKS for sentence in check(tree)]
+    if assets is not None:
+        wrong += [sentence for check in check_assets.CHECKS for sentence in check(assets)]
+    return wrong
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Find what disagrees in a release.")
     parser.add_argument("tag", help="such as v0.1.0")
@@ -180,15 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     table = targets.load()
     tree = Tree(ROOT, args.tag, table, os.environ.get("GITHUB_REPOSITORY"))
-    wrong = [sentence for check in CHECKS for sentence in check(tree)]
-    compared = [check.__name__.replace("_", " ") for check in CHECKS]
+    assets = None
     if args.assets:
-        chosen = [targets.here(table)] if args.this_target else table.targets
-        assets = check_assets.Assets(
-            args.assets, tree.root, table, tuple(chosen), tree.version, args.rehearsal
-        )
-        wrong += [sentence for check in check_assets.CHECKS for sentence in check(assets)]
-        compared += [check.__name__.replace("_", " ") for check in check_assets.CHECKS]
+        chosen = (targets.here(table),) if args.this_target else tuple(table.targets)
+        assets = Assets(args.assets, ROOT, table, chosen, tree.version, args.rehearsal)
+    wrong = disagreements(tree, assets)
+    checks = [*CHECKS, *(check_assets.CHECKS if assets else ())]
+    compared = [check.__name__.replace("_", " ") for check in checks]
     for sentence in wrong:
         print(f"- {sentence}", file=sys.stderr)
     if wrong:

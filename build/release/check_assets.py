@@ -35,7 +35,7 @@ _LINKS = 8
 """Links over links that are followed, as macOS' frameworks have them."""
 _TEXTS = ("LICENSE", "README.md", licences.FILE)
 # Of a file that is no archive, or a cut one.
-_BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, KeyError)
+_BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, KeyError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def node_packages(assets: Assets) -> Iterator[str]:
             with tarfile.open(path) as tar:
                 member = tar.extractfile("package/package.json")
                 facts = json.loads(member.read() if member else b"{}")
-        except (*_BROKEN, ValueError) as why:
+        except _BROKEN as why:
             yield f"{path.name} cannot be read: {why}."
             continue
         if facts.get("version") != assets.version:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import ssl
 import sys
 import sysconfig
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ OURS = "cortex-embed"
 BOOTLOADER = "pyinstaller-bootloader"
 _VOCABULARY = "cl100k_base"
 _MODEL = "model"
+_INTERPRETER = re.compile(r"(lib)?python3[\d.]*(t|d)?(\.dll|\.so|\.dylib)|Python$")
 # Other words of our packages' metadata for the same.
 _WORDS = {
     "MIT License": "MIT", "Apache Software License": "Apache-2.0", "Apache 2.0": "Apache-2.0",
@@ -95,7 +95,8 @@ class Inventory:
             self._component(name, source).modules.add(name)
         for name, source in (*contents["bootstrap"], *contents["bootloader"]):
             owner = self._component(name, source)
-            if owner.name != OURS:  # our entry script; libraries are among the files already
+            # Our entry script is no module; libraries are among the files.
+            if owner.name != OURS and name not in owner.files:
                 owner.modules.add(name)
         self._statically_linked()
 
@@ -159,15 +160,20 @@ class Inventory:
         return self._known(library.name, make)
 
     def _statically_linked(self) -> None:
-        """A Python that carries OpenSSL inside itself has no file of it to be found."""
-        cpython_files = self.components["cpython"].files | self.components["cpython"].modules
-        holders = {f for f in cpython_files if re.match(r"(.*/)?_ssl(\.|$)", f)}
-        if "openssl" in self.components or not holders:
-            return
-        self.components["openssl"] = Component(
-            "library", "openssl", ssl.OPENSSL_VERSION.split()[1], "Apache-2.0",
-            texts={"the standard text": apache_terms()}, files=holders,
-        )  # fmt: skip
+        """Libraries of CPython's modules of which no file is in the bundle: they hold them."""
+        python = self.components["cpython"].files
+        interpreter = {f for f in python if _INTERPRETER.match(posixpath.basename(f))}
+        for library in native.libraries():
+            if library.name in self.components or sys.platform not in library.systems:
+                continue
+            holders = {f for f in python if posixpath.basename(f).split(".")[0] in library.modules}
+            if set(library.modules) & set(sys.builtin_module_names):
+                holders |= interpreter  # whole, whether a module of it is ever imported or not
+            if holders:
+                self.components[library.name] = Component(
+                    "library", library.name, native.linked_version(library), library.licence,
+                    texts=native.standard_text(library), files=holders,
+                )  # fmt: skip
 
 
 def _followed(dest: str, target: str, links: Mapping[str, str]) -> str:
@@ -185,10 +191,10 @@ def _is_python(source: Path) -> bool:
     places = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
     places.add(Path(sys.base_prefix, "DLLs").resolve())  # Windows' extension modules
     resolved = source.resolve()
-    if re.match(r"(lib)?python3[\d.]*(\.dll|\.so|\.dylib|t\.)|Python$", source.name):
+    if _INTERPRETER.match(source.name):
         return True
     inside = any(resolved.is_relative_to(place) for place in places)
-    third = re.match(r"lib|vcruntime", source.name) and source.suffix != ".py"
+    third = re.match(r"lib|vcruntime", source.name.lower()) and source.suffix != ".py"
     return inside and not (third and "lib-dynload" not in source.parts)
 
 
@@ -271,7 +277,7 @@ def _dist_texts(dist: metadata.Distribution) -> dict[str, str]:
                 encoding="utf-8", errors="replace"
             )
     if not texts and _licence_of(dist) == "Apache-2.0":
-        texts["the standard text: the wheel has none"] = apache_terms()
+        texts["the standard text: the wheel has none"] = native.apache_terms()
     return texts
 
 
@@ -314,11 +320,9 @@ def carried(library: native.Library, source: Path, owner: str) -> Component:
         import numpy.__config__ as config
 
         version = config.CONFIG["Build Dependencies"]["blas"]["version"]
-    texts = {
-        n: t for n, t in _dist_texts(dist).items() if library.name.removeprefix("lib") in t.lower()
-    }
-    if not texts:
-        raise ReleaseError(f"{owner} carries {source.name} and has no licence text that names it.")
+    named = library.name.removeprefix("lib")
+    texts = {n: t for n, t in _dist_texts(dist).items() if named in t.lower()}
+    texts = texts or native.standard_text(library)
     return Component("library", library.name, version, library.licence, texts=texts)
 
 
@@ -340,12 +344,7 @@ def model_text(repo: str, licence: str) -> dict[str, str]:
     )
     if _spdx(licence) == "MIT":
         return {"the MIT terms": credit + mit_terms()}
-    return {"the Apache-2.0 terms": credit + apache_terms()}
-
-
-def apache_terms() -> str:
-    """Apache-2.0 in full, from a package of the lock that carries exactly that."""
-    return native.dist_text("huggingface-hub", "LICENSE")
+    return {"the Apache-2.0 terms": credit + native.apache_terms()}
 
 
 def mit_terms() -> str:

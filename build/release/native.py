@@ -6,12 +6,16 @@ tree. It must never guess a version or leave a text out: what is not known stops
 
 from __future__ import annotations
 
+import decimal
 import os
+import platform
+import pyexpat
 import re
 import shutil
 import ssl
 import subprocess
 import sys
+import sysconfig
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TABLE = Path(__file__).with_name("libraries.toml")
+TEXTS = Path(__file__).with_name("texts")
+_DOC = Path("/usr/share/doc")
 _COMMON = Path("/usr/share/common-licenses")
 # What Debian's copyright files name instead of holding it.
 _COMMON_NAMES = {"Apache-2.0": "Apache-2.0", "GPL-3.0-or-later": "GPL-3"}
@@ -38,7 +44,10 @@ class Library(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     prefixes: tuple[str, ...]
     licence: str
-    text: tuple[str, str] | None = None
+    modules: tuple[str, ...] = ()
+    """CPython's extension modules that it may be linked into."""
+    systems: tuple[str, ...] = ("linux", "darwin", "win32")
+    """`sys.platform` where they need it."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +85,53 @@ def origin(library: Library, source: Path) -> Origin:
 
     Raises ReleaseError where the version, or every text, is missing.
     """
-    found = _debian(source) or _rpm(source) or _python(library, source)
+    found = _debian(source) or _rpm(source) or _windows(source) or _python(library, source)
     if found is None:
         raise ReleaseError(
             f"{source} ({library.name}) belongs to no package of dpkg or rpm and is not part of "
             f"{sys.base_prefix}: its version and licence cannot be told."
         )
-    texts = dict(found.texts)
-    if not texts and library.text:
-        name, file = library.text
-        texts[f"{name}'s {file}, the same terms"] = dist_text(name, file)
-    if not any(text.strip() for text in texts.values()):
-        raise ReleaseError(
-            f"No licence text of {library.name} {found.version} ({source}) was found on this "
-            "machine. Install its package with documentation."
-        )
+    texts = found.texts or standard_text(library)
     return Origin(found.version, found.purl, texts | _common(library, texts.values()))
+
+
+def linked_version(library: Library) -> str:
+    """Of a library that is inside the Python that runs this."""
+    if library.name == "openssl":
+        return ssl.OPENSSL_VERSION.split()[1]
+    if library.name == "zlib":
+        return zlib.ZLIB_RUNTIME_VERSION
+    if library.name == "expat":
+        return pyexpat.EXPAT_VERSION.removeprefix("expat_")
+    if library.name == "mpdecimal":
+        return decimal.__libmpdec_version__
+    if library.name == "sqlite":
+        import sqlite3  # which not every Python has
+
+        return sqlite3.sqlite_version
+    return f"of CPython {platform.python_version()}"
+
+
+def standard_text(library: Library) -> dict[str, str]:
+    """For where nobody on this machine has its text. Raises ReleaseError where we have none."""
+    if library.licence == "Apache-2.0":
+        return {"the standard text": apache_terms()}
+    file = TEXTS / f"{library.name}.txt"
+    if file.is_file():
+        return {"its authors' terms": _read(file)}
+    terms = cpython_licence()
+    if "Microsoft Distributable Code" in terms and library.name.startswith("microsoft"):
+        # What python.org, and who builds as it does, say of the runtime that they pass on.
+        return {"CPython's LICENSE, on the Microsoft runtime": terms}
+    raise ReleaseError(
+        f"No licence text of {library.name} was found on this machine, and {TEXTS} has none. "
+        "Install its package with documentation, or add the text."
+    )
+
+
+def apache_terms() -> str:
+    """Apache-2.0 in full, from a package of the lock that carries exactly that."""
+    return dist_text("huggingface-hub", "LICENSE")
 
 
 def _paths(source: Path) -> Iterable[str]:
@@ -119,7 +159,7 @@ def _debian(source: Path) -> Origin | None:
         package = owner.splitlines()[0].partition(": ")[0]
         form = "${Package} ${Version} ${Architecture}"
         name, version, arch = (_run("dpkg-query", "-W", "-f", form, package) or "").split()
-        file = Path("/usr/share/doc") / name / "copyright"
+        file = _DOC / name / "copyright"
         texts = {f"Debian's {name} {version}": _read(file)} if file.is_file() else {}
         return Origin(version, f"pkg:deb/debian/{name}@{version}?arch={arch}", texts)
     return None
@@ -148,34 +188,34 @@ def _rpm(source: Path) -> Origin | None:
     return None
 
 
+def _windows(source: Path) -> Origin | None:
+    """A library of the system's that may be passed on: the version that it states."""
+    if platform.system() != "Windows" or not source.is_relative_to(os.environ["SYSTEMROOT"]):
+        return None
+    from PyInstaller.utils.win32.versioninfo import read_version_info_from_executable
+
+    facts = read_version_info_from_executable(str(source)).ffi
+    halves = (facts.fileVersionMS, facts.fileVersionLS)
+    version = ".".join(f"{half >> 16}.{half & 0xFFFF}" for half in halves)
+    return Origin(version, None, {})
+
+
 def _python(library: Library, source: Path) -> Origin | None:
-    """A library that came with the Python: its own licence file tells of what it includes."""
+    """A library that came with the Python that is frozen in."""
     if not source.resolve().is_relative_to(Path(sys.base_prefix).resolve()):
         return None
-    versions = {
-        "openssl": ssl.OPENSSL_VERSION.split()[1],
-        "zlib": getattr(zlib, "ZLIB_RUNTIME_VERSION", ""),
-    }
-    version = versions.get(library.name) or f"of CPython {sys.version.split()[0]}"
-    text = cpython_licence()
-    # python.org's Windows builds print the terms of what they include; others name them only.
-    told = (
-        {"its terms within CPython's": text} if library.name.split("-")[0] in text.lower() else {}
-    )
-    return Origin(version, None, told if not library.text else {})
+    return Origin(linked_version(library), None, {})
 
 
 def cpython_licence() -> str:
     """The licence of the Python that is frozen in. Raises ReleaseError where it is not found."""
-    import sysconfig
-
     places = [Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix)]
     for place in places:
         for name in ("LICENSE.txt", "LICENSE"):
             if (place / name).is_file():
                 return _read(place / name)
     for package in (f"libpython{sys.version_info[0]}.{sys.version_info[1]}-minimal",):
-        file = Path("/usr/share/doc") / package / "copyright"
+        file = _DOC / package / "copyright"
         if file.is_file():
             return _read(file)
     raise ReleaseError(f"CPython's LICENSE is in none of {', '.join(map(str, places))}.")

@@ -84,7 +84,7 @@ def make(table: Table, frozen: Path, out: Path, *, rehearsal: bool) -> None:
     components = list(inventory.components.values())
     notices.write_text(licences.text(components), encoding="utf-8", newline="\n")
     bill = sbom.document(
-        inventory, frozen / "full" / "onedir", target=target.name, version=__version__,
+        inventory.components, frozen / "full" / "onedir", target=target.name, version=__version__,
         rehearsal=rehearsal,
     )  # fmt: skip
     (out / target.sbom).write_text(bill, encoding="utf-8", newline="\n")

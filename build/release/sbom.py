@@ -17,12 +17,12 @@ from release import ReleaseError
 from release.inventory import OURS, hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cyclonedx.model.component import Component as Part
 
-    from release.inventory import Component, Inventory
+    from release.inventory import Component
 
 REHEARSAL = "cortex-embed:rehearsal"
 MODULES = "cortex-embed:python-modules"
@@ -33,7 +33,7 @@ _UNPROVEN = "cortex-embed:crates-not-seen"
 
 
 def document(
-    inventory: Inventory, onedir: Path, *, target: str, version: str, rehearsal: bool
+    components: Mapping[str, Component], onedir: Path, *, target: str, version: str, rehearsal: bool
 ) -> str:
     """The SBOM as JSON, valid against CycloneDX 1.6. Raises ReleaseError where it would not be,
     or where the files on the disk are not those that were frozen."""
@@ -42,19 +42,19 @@ def document(
     from cyclonedx.output.json import JsonV1Dot6
 
     found = hashes(onedir)
-    listed = set().union(*(c.files for c in inventory.components.values()))
+    listed = set().union(*(c.files for c in components.values()))
     odd = sorted(set(found) ^ listed)
     if odd:
         raise ReleaseError(f"{onedir} and what was frozen into it differ: {', '.join(odd)}.")
     bom = Bom()
-    own = inventory.components[OURS]
+    own = components[OURS]
     bom.metadata.timestamp = source_date.moment()
     bom.metadata.component = _part(own, found, onedir)
     bom.metadata.component.version = version
     if rehearsal:
         bom.metadata.properties.add(Property(name=REHEARSAL, value="this is no release"))
     bom.metadata.properties.add(Property(name=TARGET, value=target))
-    parts = [_part(c, found, onedir) for c in inventory.components.values() if c is not own]
+    parts = [_part(c, found, onedir) for c in components.values() if c is not own]
     bom.components.update(parts)
     bom.register_dependency(bom.metadata.component, parts)
     # The number comes from the content, so that the same bundle has the same one.
@@ -119,7 +119,7 @@ def _part(component: Component, found: dict[str, str], onedir: Path) -> Part:
 
 def _licence(stated: str) -> Any:
     """An SPDX expression where it is one, else a name."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     return LicenseFactory().make_from_string(stated)
 
