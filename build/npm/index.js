@@ -133,8 +133,8 @@ function hasEnded(child) {
 /** End the server by the end of its stdin, which works on every system; by force if it hangs. */
 async function end(child) {
   if (hasEnded(child)) return;
-  child.ref(); // `await stop()` is work of the caller's
   child.stdin.end();
+  // It keeps the caller's program alive too, which is waiting for us.
   const timer = setTimeout(() => child.kill("SIGKILL"), END_LIMIT);
   await once(child, "exit");
   clearTimeout(timer);

@@ -22,13 +22,14 @@ import sys
 import tarfile
 import zipfile
 from contextlib import contextmanager
-from hashlib import file_digest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import targets
 from cortex_embed import __version__
 from cortex_embed.errors import OutputError
+from cortex_embed.models.artifact import hash_file
+from release import sums
 from staging import exit_on_sigterm, staging
 
 if TYPE_CHECKING:
@@ -150,23 +151,20 @@ def _write(directory: Path, manifest: dict[str, Any], readme: str | None = None)
 
 def verified(assets: Path, name: str) -> Path:
     """The asset `name`, held to SHA256SUMS. Raises NpmError for one that is not as it says."""
-    path, sums = assets / name, assets / targets.SUMS
-    for needed in (sums, path):
-        if not needed.is_file():
-            raise NpmError(
-                f"{needed} is missing. `nox -s package` makes this machine's assets "
-                "(--this-target packs those alone); a release's have those of all targets."
-            )
-    lines = [line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines()]
-    expected = [digest for digest, _, listed in lines if listed == name]
-    if len(expected) != 1:
-        raise NpmError(f"{sums} lists {name} {len(expected)} times; it must be there once.")
-    with path.open("rb") as file:
-        found = file_digest(file, "sha256").hexdigest()
-    if found != expected[0]:
+    stated, wrong = sums.read(assets)
+    path = assets / name
+    if wrong or not path.is_file():
         raise NpmError(
-            f"{path} is not what {sums} lists: its SHA-256 is {found}, and {expected[0]} is "
-            "expected. Make or fetch the assets again."
+            f"{' '.join(wrong) or f'{path} is missing.'} `nox -s package` makes this machine's "
+            "assets (--this-target packs those alone); a release has those of all targets."
+        )
+    if name not in stated:
+        raise NpmError(f"{name} is in {assets}, but not in {targets.SUMS}. Make the assets again.")
+    found = hash_file(path)
+    if found != stated[name]:
+        raise NpmError(
+            f"{path} has SHA-256 {found}, {targets.SUMS} says {stated[name]}. Make or fetch the "
+            "assets again."
         )
     return path
 
