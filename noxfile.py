@@ -29,6 +29,7 @@ SOURCES = Path("dist", "sources", DEFAULT_MODEL)
 EMBEDDED = Path("app", "cortex_embed", "embedded")
 VOCABULARIES = Path("app", "cortex_embed", "vocabularies")
 JS = Path("tests", "clients", "js")
+TYPESCRIPT = Path("tests", "rehearsal", "js")
 QUIET_NPM = ("--no-audit", "--no-fund", "--loglevel", "error")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
@@ -290,15 +291,16 @@ def lock(session: nox.Session) -> None:
     for group in ("ci", "export", "freeze", "release", "dev", "clients", "contract", "browser"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
-    npm_lock(session)
+    npm_lock(session, JS)
+    npm_lock(session, TYPESCRIPT)
 
 
-def npm_lock(session: nox.Session) -> None:
-    """Write the JavaScript clients' lock anew: hashes, and no host names."""
-    file = JS / "package-lock.json"
+def npm_lock(session: nox.Session, project: Path) -> None:
+    """Write the lock of a JavaScript project anew: hashes, and no host names."""
+    file = project / "package-lock.json"
     file.unlink(missing_ok=True)
     npm = ["npm", "install", "--package-lock-only", "--ignore-scripts", *QUIET_NPM]
-    npm += ["--omit-lockfile-registry-resolved=true", "--prefix", str(JS)]
+    npm += ["--omit-lockfile-registry-resolved=true", "--prefix", str(project)]
     session.run(*npm, external=True)
     document = json.loads(file.read_text(encoding="utf-8"))
     for package in document["packages"].values():
