@@ -31,7 +31,8 @@ async function start(options = {}) {
   try {
     const ready = await isReady(child, { file, said, signal, timeout });
     // From here on only the caller's own work keeps the caller's program alive.
-    for (const held of [child, child.stdin, child.stdout, child.stderr]) held.unref();
+    // (Bun has nothing to let go of in stdin.)
+    for (const held of [child, child.stdin, child.stdout, child.stderr]) held.unref?.();
     return handle(child, ready);
   } catch (error) {
     await end(child);
