@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -36,8 +37,25 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 
 def install(session: nox.Session, lock: str) -> None:
     """The locked dependencies, then the package itself, editable."""
-    session.install("--require-hashes", "-r", f"requirements/{lock}.lock")
+    flags: list[str] = []
+    environment: dict[str, str] = {}
+    if lock in ("freeze", "release") and sys.platform == "darwin":
+        flags, environment = oldest_macos(platform.machine())
+    session.install("--require-hashes", *flags, "-r", f"requirements/{lock}.lock", env=environment)
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
+
+
+def oldest_macos(machine: str) -> tuple[list[str], dict[str, str]]:
+    """uv's flags and environment that hold wheels to the macOS that the table promises.
+
+    Otherwise the newest that this machine can run are taken, and what is frozen of them starts
+    nowhere else.
+    """
+    name = f"macos-{'arm64' if machine == 'arm64' else 'x64'}"
+    rows = nox.project.load_toml("build/targets.toml")["target"]
+    row = next(row for row in rows if row["name"] == name)
+    minimum = row["minimum"].removeprefix("macOS ")
+    return ["--python-platform", row["python_platform"]], {"MACOSX_DEPLOYMENT_TARGET": minimum}
 
 
 def embed_default_model(session: nox.Session, *vocabulary: str) -> None:
@@ -150,11 +168,19 @@ def lint(session: nox.Session) -> None:
 
 
 def lint_workflows(session: nox.Session) -> None:
-    """GitHub's workflows, and the scripts that people pipe into a shell."""
-    workflows = [str(path) for path in sorted(Path(".github").rglob("*.yml"))]
-    session.run("yamllint", "--strict", *workflows)
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
-    session.run("zizmor", "--offline", "--persona", "pedantic", *workflows)
+    """GitHub's workflows, and the scripts that people pipe into a shell.
+
+    The workflows' own shell lines are held to shellcheck by tests/release/test_workflows.py.
+    """
+    session.run("yamllint", "--strict", "--config-file", ".github/yamllint.yml", ".github")
+    for schema, pattern in (
+        ("vendor.github-workflows", "workflows/*.yml"),
+        ("vendor.github-actions", "actions/*/action.yml"),
+        ("vendor.dependabot", "dependabot.yml"),
+    ):
+        files = map(str, sorted(Path(".github").glob(pattern)))
+        session.run("check-jsonschema", "--builtin-schema", schema, *files)
+    session.run("zizmor", "--offline", "--quiet", "--persona", "auditor", ".github")
     session.run("shellcheck", ".ci/run", *map(str, Path("build").rglob("*.sh")))
 
 
@@ -218,6 +244,28 @@ def package(session: nox.Session) -> None:
     install(session, "release")
     embed_default_model(session)
     release_step(session, "package", *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
+def sign(session: nox.Session) -> None:
+    """Sign what `freeze -- --release` made, if the secrets for it are set; says so if not."""
+    environment = {"PYTHONPATH": "build"}
+    session.run(sys.executable, "-m", "release.sign", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def collect(session: nox.Session) -> None:
+    """Make, in dist/release, what needs all targets' archives: manifests, npm, wheel, sums."""
+    install(session, "release")
+    assets = Path("dist", "release")
+    release_step(session, "package", "--sums-only", str(assets))
+    release_step(session, "npm")
+    release_step(session, "manifests")
+    wheel = ["-m", "hatchling", "build", "--target", "wheel"]
+    session.run("python", *wheel, "--directory", str(assets))
+    for tarball in Path("dist", "npm").glob("*.tgz"):
+        shutil.copy2(tarball, assets)
+    release_step(session, "package", "--sums-only", str(assets))
 
 
 @nox.session(name="release-check", default=False)

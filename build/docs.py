@@ -1,4 +1,4 @@
-"""Write what is generated: README.md's settings table and exit codes, the events' JSON Schema.
+"""Write what is generated: README.md's tables (settings, exit codes, downloads), the events schema.
 
 They are made from the tables and types that the program itself runs on, so they cannot
 drift; a test compares them. It must never touch a line of the README outside the markers.
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+import targets
 from cortex_embed import cli
 from cortex_embed.commands import sidecar_schema
 from cortex_embed.config import rows
@@ -43,7 +44,12 @@ def exit_codes() -> str:
 
 def generated(readme: str) -> str:
     """`readme` with its blocks made anew. Raises ValueError where a marker is missing."""
-    for name, content in (("settings", settings_table()), ("exit codes", exit_codes())):
+    blocks = {
+        "settings": settings_table(),
+        "exit codes": exit_codes(),
+        "downloads": targets.load().downloads(),
+    }
+    for name, content in blocks.items():
         before, opening, rest = readme.partition(f"<!-- {name} -->\n")
         _, closing, after = rest.partition(f"\n<!-- /{name} -->")
         if not opening or not closing:

@@ -1,9 +1,12 @@
 """Make the executable: `dist/cortex-embed`, and the directory form `dist/onedir`.
 
     python build/freeze.py [--slim | --model DIR] [--out dist]
+    python build/freeze.py --release [--rehearsal] [--out dist/frozen]
 
-The one place that knows which modules a bundle does without. It must never change the model:
-the artifact directory goes in as it is, or with the one precision that is asked for.
+The second makes what a release packages (build/release/package.py): OUT/full with the table's
+model, OUT/slim without one. This is the one place that knows which modules a bundle does
+without. It must never change the model: the artifact directory goes in as it is, or with the one
+precision that is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import source_date
+import targets
+from cortex_embed.errors import EmbedError
 from cortex_embed.models.artifact import load_artifact
 from cortex_embed.models.store import EMBEDDED_DIR
 from cortex_embed.providers import cl100k
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
 
 ROOT = Path(__file__).resolve().parent.parent
+FROZEN = ROOT / "dist" / "frozen"
 EXE = "cortex-embed.exe" if sys.platform == "win32" else "cortex-embed"
 
 # Imported only by what we never call: tools, tests, other front ends of the same libraries.
@@ -94,23 +101,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slim", action="store_true", help="carry no model")
     parser.add_argument("--model", type=Path, metavar="DIR", help="carry this artifact directory")
     parser.add_argument("--precision", choices=("fp32", "int8", "both"), help="of the model")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR")
+    parser.add_argument("--release", action="store_true", help="both, as a release has them")
+    parser.add_argument(
+        "--rehearsal", action="store_true", help="--release with the embedded model: no release"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="dist; of --release dist/frozen")
     args = parser.parse_args(arguments)
     if args.slim and args.model:
         parser.error("--slim carries no model: leave --model out.")
+    if args.release and (args.slim or args.model):
+        parser.error("--release makes both forms: leave --slim and --model out.")
+    if args.rehearsal and not args.release:
+        parser.error("--rehearsal is for --release.")
     refuse_static_python()
     if not cl100k.FILE.is_file():
         raise SystemExit(f"{cl100k.FILE} is missing. Run build/fetch_vocabulary.py first.")
-    work = args.out / ".work"
+    if args.release:
+        out = args.out or FROZEN
+        model = EMBEDDED_DIR if args.rehearsal else released_model()
+        make(out / "full", model, args.precision)
+        make(out / "slim", None, None)
+    else:
+        make(args.out or ROOT / "dist", None if args.slim else args.model or EMBEDDED_DIR,
+             args.precision)  # fmt: skip
+    return 0
+
+
+def released_model() -> Path:
+    """The artifact directory of the table's model, proven. Raises SystemExit, saying why not."""
+    from release import model
+
+    try:
+        return model.prepare(targets.load().release.model, ROOT / "dist")
+    except EmbedError as why:
+        raise SystemExit(f"error: {why.message}") from why
+
+
+def make(out: Path, model: Path | None, precision: str | None) -> None:
+    """Freeze both forms into `out`, with the artifact directory `model` or without one.
+
+    Raises EmbedError for a damaged one, CalledProcessError.
+    """
+    work = out / ".work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    model = None
-    if not args.slim:
-        model = work / "model"
-        stage(load_artifact(args.model or EMBEDDED_DIR), model, args.precision)
-    freeze(args.out, work, model)
-    print(f"{args.out / EXE}: {(args.out / EXE).stat().st_size / 1e6:.1f} MB")
-    return 0
+    staged = None
+    if model is not None:
+        staged = work / "model"
+        stage(load_artifact(model), staged, precision)
+    freeze(out, work, staged)
+    print(f"{out / EXE}: {(out / EXE).stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 def refuse_static_python() -> None:
@@ -165,7 +205,7 @@ def freeze(out: Path, work: Path, model: Path | None) -> None:
         # Python modules are stored, as everything in the file is: inflating them at every start
         # costs more than the megabytes; the release archive is compressed as a whole.
         "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
-        "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1700000000"),
+        source_date.VARIABLE: str(source_date.epoch()),
     }
     command = [sys.executable, "-m", "PyInstaller", str(ROOT / "specs" / "cortex-embed.spec")]
     command += ["--workpath", str(work / "pyinstaller"), "--distpath", str(out)]

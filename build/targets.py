@@ -106,6 +106,9 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     "container": target.container or "",
                     "clean": target.clean or "",
                     "python": self.release.python,
+                    "exe": target.exe,
+                    "archive": target.archive,
+                    "sbom": target.sbom,
                 }
                 for target in self.targets
             ]
@@ -113,11 +116,13 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def downloads(self) -> str:
         """README's table: one row a target."""
-        lines = ["| system | full (one file, model inside) | slim (no model) | directory | needs |"]
+        lines = ["| system | full: one file, model inside | slim: no model | directory | needs |"]
         lines.append("|---|---|---|---|---|")
         systems = {"linux": "Linux", "macos": "macOS", "windows": "Windows"}
         for target in self.targets:
-            links = (f"[{n}]({self.release.latest}/{n})" for n in map(target.asset, FORMS))
+            links = (
+                f"[{target.archive}]({self.release.latest}/{target.asset(form)})" for form in FORMS
+            )
             system = f"{systems[target.os]} {target.arch}"
             lines.append(f"| {system} | {' | '.join(links)} | {target.minimum} |")
         return "\n".join(lines)

@@ -35,6 +35,8 @@ def modules_after(*arguments: str) -> set[str]:
         ["--help"],
         ["serve", "--help"],
         ["embed", "--help"],
+        ["service", "install", "--help"],
+        ["service", "print", "--prot", "1"],
         ["--port", "x"],
         ["nope"],
     ],

@@ -182,3 +182,38 @@ def test_origins_are_judged_where_they_are_set() -> None:
     assert settings.cors_origins == ("https://a.b", "http://localhost:3000")
     with pytest.raises(UsageError, match=r"--cors-origins: 'https://a\.b/x' must be \* or origins"):
         config.load({"cors_origins": "https://a.b/x"})
+
+
+def test_what_a_service_starts_takes() -> None:
+    taken = {row.name for row in config.rows() if config.takes("service", row)}
+    serves = {row.name for row in config.rows() if config.takes("serve", row)}
+    assert taken == serves - config.NOT_FOR_A_SERVICE
+    assert serves >= config.NOT_FOR_A_SERVICE
+
+
+def test_settings_without_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("threads = 2")
+    monkeypatch.setenv("CORTEX_EMBED_PORT", "1")
+    monkeypatch.setenv("CORTEX_EMBED_CONFIG", str(file))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert config.load({}, environment=False) == config.Settings()
+    assert config.load({}, file, environment=False).threads == 2
+
+
+def test_what_is_set_here_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CORTEX_EMBED_API_KEYS", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    named = config.set_here()
+    assert {"CORTEX_EMBED_API_KEYS", "HF_TOKEN"} <= set(named)
+    assert "secret" not in " ".join(named)
+
+
+def test_the_account_as_windows_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "ann")
+    monkeypatch.delenv("USERDOMAIN", raising=False)
+    assert config.account() == "ann"
+    monkeypatch.setenv("USERDOMAIN", "BOX")
+    assert config.account() == "BOX\\ann"

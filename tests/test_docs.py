@@ -51,12 +51,12 @@ def test_every_nox_session_named_exists() -> None:
 
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     sessions = {
-        node.name
+        node.name.replace("_", "-")  # nox's own spelling is given by `name=` where they differ
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         and any("session" in ast.unparse(d) for d in node.decorator_list)
     }
-    named = set(re.findall(r"nox -s ([a-z]+)", BOTH))
+    named = set(re.findall(r"nox -s ([a-z-]+)", BOTH))
     assert named <= sessions
     assert {"serve", "tests"} <= named
 
@@ -94,11 +94,3 @@ def test_ci_run_calls_the_readmes_commands() -> None:
     for command in ('python3 -m pip install "nox[uv]"', "python3 -m nox -s tests"):
         assert command in README
         assert command.replace("install ", "install --quiet ") in script or command in script
-
-
-def test_workflows_run_only_nox() -> None:
-    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
-        for step in re.findall(r"run: (.+)", workflow.read_text(encoding="utf-8")):
-            assert re.match(r'python -m (nox -s|pip install "nox\[uv\]")|test "\$RESULTS"', step), (
-                step
-            )

@@ -16,11 +16,14 @@ def test_a_servers_environment_is_ours_without_what_it_must_not_inherit(
     monkeypatch.setenv("CORTEX_EMBED_PORT", "1")
     monkeypatch.setenv("CORTEX_EMBED_THREADS", "1")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/as/it/is")
+    # It is the starter's readiness that the starter's manager waits for.
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
     given = config.child_environment({"CORTEX_EMBED_TOKEN": "t"}, without=["port"])
     assert given["CORTEX_EMBED_TOKEN"] == "t"
     assert given["CORTEX_EMBED_THREADS"] == "1"
     assert given["LD_LIBRARY_PATH"] == "/as/it/is"
     assert "CORTEX_EMBED_PORT" not in given
+    assert "NOTIFY_SOCKET" not in given
     assert "PYINSTALLER_RESET_ENVIRONMENT" not in given
 
 

@@ -144,6 +144,12 @@ def _models(arguments: argparse.Namespace) -> int:
     return cli_models.run(arguments, _settings(arguments))
 
 
+def _service(arguments: argparse.Namespace) -> int:
+    from cortex_embed import cli_service
+
+    return cli_service.run(arguments)
+
+
 def _fingerprint(arguments: argparse.Namespace) -> int:
     from cortex_embed.commands import fingerprint
 
@@ -173,6 +179,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ensure": _ensure,
     "stop": _stop,
     "models": _models,
+    "service": _service,
     "fingerprint": _fingerprint,
     "doctor": _doctor,
     "sidecar-schema": _sidecar_schema,
@@ -223,6 +230,12 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         from cortex_embed import cli_models
 
         cli_models.add_actions(models, _add_settings)
+    summary = "run serve for good: install, uninstall, print, status"
+    service = commands.add_parser("service", help=summary, allow_abbrev=False)
+    if only in {None, "service"}:
+        from cortex_embed import cli_service
+
+        cli_service.add_actions(service, _add_settings)
     summary = "print the JSON Schema of the events of serve --sidecar"
     commands.add_parser("sidecar-schema", help=summary, description=summary, allow_abbrev=False)
     return parser

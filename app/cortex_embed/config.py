@@ -19,6 +19,7 @@ from cortex_embed.settings import (
     HOSTED,
     IDENTITY,
     LOOPBACK,
+    NOT_FOR_A_SERVICE,
     SEVERAL_MODELS,
     Settings,
     rows,
@@ -39,16 +40,20 @@ __all__ = [
     "HOSTED",
     "IDENTITY",
     "LOOPBACK",
+    "NOT_FOR_A_SERVICE",
     "SEVERAL_MODELS",
     "Settings",
+    "account",
     "child_environment",
     "hub_is_offline",
     "keys",
     "load",
     "network_environment",
+    "notify_socket",
     "prepare_hub_environment",
     "prepare_runtime_environment",
     "rows",
+    "set_here",
     "takes",
     "token",
     "unpack_dir",
@@ -57,6 +62,7 @@ __all__ = [
 CONFIG_ENV = ENV_PREFIX + "CONFIG"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 """What huggingface_hub takes for true (constants.py)."""
+_NOTIFY = "NOTIFY_SOCKET"
 _NETWORK = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"),
@@ -70,12 +76,19 @@ def _parse(row: Row, raw: str | list[str], source: str) -> Any:
         raise UsageError(f"{source}: {raw!r} {why}.") from None
 
 
-def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None) -> Settings:
+def load(
+    flags: Mapping[str, str | list[str] | None],
+    config: Path | None = None,
+    *,
+    environment: bool = True,
+) -> Settings:
     """Settings from flags (raw strings by setting name), environment and file.
 
-    Raises UsageError naming the flag, variable or key, the value and what is allowed.
+    Without `environment`: for a process that will not have ours. Raises UsageError naming the
+    flag, variable or key, the value and what is allowed.
     """
-    location = config or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
+    variables: Mapping[str, str] = os.environ if environment else {}
+    location = config or (Path(variables[CONFIG_ENV]) if variables.get(CONFIG_ENV) else None)
     values: dict[str, Any] = {}
     if location:
         from cortex_embed import settings_file
@@ -88,9 +101,10 @@ def load(flags: Mapping[str, str | list[str] | None], config: Path | None = None
         raw = flags.get(row.name)
         if raw is not None:
             values[row.name] = _parse(row, raw, row.flag)
-        elif row.env in os.environ:
-            values[row.name] = _parse(row, os.environ[row.env], row.env)
-    values.setdefault("offline", hub_is_offline())
+        elif row.env in variables:
+            values[row.name] = _parse(row, variables[row.env], row.env)
+    if environment:
+        values.setdefault("offline", hub_is_offline())
     if values.get("sidecar"):
         _as_sidecar(values)
     return Settings(**values)
@@ -124,6 +138,25 @@ def keys(settings: Settings) -> tuple[str, ...]:
     return found if file is None else (*found, *api_keys.from_file(file))
 
 
+def set_here() -> list[str]:
+    """Names of our variables, and of the network's, that are set: a service does not see them."""
+    ours = [name for name in os.environ if name.startswith(ENV_PREFIX)]
+    return sorted([*ours, *network_environment()])
+
+
+def account() -> str:
+    """The user of this process as Windows names one, DOMAIN\\name; elsewhere the name alone."""
+    import getpass
+
+    domain = os.environ.get("USERDOMAIN")
+    return f"{domain}\\{getpass.getuser()}" if domain else getpass.getuser()
+
+
+def notify_socket() -> str:
+    """Where a service manager wants to hear of readiness (sd_notify); empty where none does."""
+    return os.environ.get(_NOTIFY, "")
+
+
 def prepare_runtime_environment() -> None:
     """Set what native libraries read from the environment when they are loaded.
 
@@ -138,6 +171,8 @@ def prepare_runtime_environment() -> None:
 def child_environment(extra: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
     """What a server that outlives us gets: ours and `extra`, but not the settings in `without`."""
     dropped = {ENV_PREFIX + name.upper() for name in without}
+    # The manager that runs our parent waits for the parent's readiness, not for the child's.
+    dropped.add(_NOTIFY)
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
     if getattr(sys, "frozen", False):
         # Or it would run from our temp directory, which goes when we do (PyInstaller >= 6.10).

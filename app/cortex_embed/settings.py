@@ -40,6 +40,10 @@ DECIDED_BY_ENSURE = frozenset(
     | {"exit_on_stdin_close", "idle_exit"}
 )
 """Settings of `serve` that say whose server it is."""
+NOT_FOR_A_SERVICE = frozenset(
+    {"sidecar", "token_env", "ready_fd", "parent_pid", "exit_on_stdin_close", "idle_exit"}
+)
+"""Settings of `serve` that need a host program, or end a server that nobody would start again."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -303,7 +307,10 @@ def rows() -> list[Row]:
 
 
 def takes(command: Command, row: Row) -> bool:
-    """Whether `command` has the flag of `row`: what `ensure` starts takes what `serve` takes."""
+    """Whether `command` has the flag of `row`: what `ensure` starts takes what `serve` takes, and
+    so does what a service manager starts."""
+    if command == "service":
+        return "serve" in row.on and row.name not in NOT_FOR_A_SERVICE
     if command == "ensure" and row.name not in DECIDED_BY_ENSURE and "serve" in row.on:
         return True
     return command in row.on or (command == "stop" and row.name in IDENTITY)

@@ -25,6 +25,7 @@ Command = Literal[
     "pull",
     "ensure",
     "stop",
+    "service",
     "fingerprint",
     "doctor",
 ]

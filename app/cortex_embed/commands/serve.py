@@ -81,7 +81,7 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
         specs = download.planned(settings)
         fetch = partial(download.all_here, settings, report)
         build = partial(build_downloading, settings, specs, fetch)
-    with _listening(settings) as listener:
+    with listening(settings) as listener:
         early.listener = listener
         watch.at_exit(listener.close)
         report.listening(listener, token, keyed=bool(keys))
@@ -139,7 +139,7 @@ def _say_where(why: Exception, settings: Settings) -> None:
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[Listener]:
+def listening(settings: Settings) -> Iterator[Listener]:
     """The socket that was asked for. Raises BindError."""
     if settings.uds is not None:
         from cortex_embed.server.unix_sockets import bind_unix
@@ -215,9 +215,17 @@ def _stop_when_orphaned(watch: Watch, server: Server) -> None:
 
 
 def _reporter(settings: Settings, person: Reporter) -> Reporter:
-    """Who is told what: always the person, and the host where there is one to tell."""
+    """Who is told what: always the person, and who started us where they asked to be told."""
+    from cortex_embed import config
     from cortex_embed.outlet import Outlet
 
+    # A sidecar has its host's NOTIFY_SOCKET, whose manager waits for the host, not for us.
+    address = "" if settings.sidecar or _PLATFORM == "win32" else config.notify_socket()
+    if address:
+        from cortex_embed.server.notify import ManagerReporter
+        from cortex_embed.server.reporter import Together
+
+        person = Together(person, ManagerReporter(address, person.said))
     outlets = []
     if settings.sidecar and sys.stdout is not None:
         outlets.append(Outlet(_claimed_stdout()))
