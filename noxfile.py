@@ -261,10 +261,10 @@ def collect(session: nox.Session) -> None:
     release_step(session, "package", "--sums-only", str(assets))
     release_step(session, "npm")
     release_step(session, "manifests")
-    wheel = ["-m", "hatchling", "build", "--target", "wheel"]
-    session.run("python", *wheel, "--directory", str(assets))
-    for tarball in Path("dist", "npm").glob("*.tgz"):
-        shutil.copy2(tarball, assets)
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    release_step(session, "wheel")
+    for made in (*Path("dist", "npm").glob("*.tgz"), *Path("dist", "wheel").glob("*.whl")):
+        shutil.copy2(made, assets)
     release_step(session, "package", "--sums-only", str(assets))
 
 
@@ -273,6 +273,21 @@ def release_check(session: nox.Session) -> None:
     """Do tag, version, changelog, table, notes and sums agree? `-- v0.1.0`"""
     install(session, "release")
     release_step(session, "check", *session.posargs)
+
+
+@nox.session(default=False)
+def npm(session: nox.Session) -> None:
+    """Make npm's packages in dist/npm of what `package` made; `-- --this-target` for no release."""
+    install(session, "release")
+    release_step(session, "npm", *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Make the Python package in dist/wheel, wheel and sdist, checked."""
+    install(session, "release")
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    release_step(session, "wheel", *session.posargs)
 
 
 @nox.session(default=False)

@@ -19,21 +19,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import targets
 from cortex_embed import __version__
 from cortex_embed.errors import OutputError
 from cortex_embed.models.artifact import hash_file
-from release import sums
+from release import ReleaseError, archive, licences, sums
 from staging import exit_on_sigterm, staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from targets import Table, Target
 
@@ -41,19 +38,27 @@ NAME = "cortex-embed"
 SCOPE = f"@{NAME}"
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "build" / "npm"
-LICENCES = ("LICENSE", "THIRD-PARTY-LICENSES.txt")
+LICENCES = ("LICENSE", licences.FILE)
 _SYSTEMS = {"linux": "linux", "macos": "darwin", "windows": "win32"}
 """Node's `process.platform`; its `process.arch` is our `arch`."""
-# npm takes versions by semver.org only, where PEP 440's `1.0rc1` is `1.0.0-rc.1`.
-_SEMVER = re.compile(r"\d+\.\d+\.\d+")
-
-
-class NpmError(Exception):
-    """The packages cannot be made; says why, and the way out."""
+_VERSION = re.compile(r"(\d+\.\d+\.\d+)(?:(a|b|rc)(\d+))?")
+_STAGES = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
 def package_name(target: Target) -> str:
     return f"{SCOPE}/{target.name}"
+
+
+def npm_version(version: str) -> str:
+    """PEP 440's `1.0.0rc1` as semver.org's `1.0.0-rc.1`, which npm wants. Raises ReleaseError."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise ReleaseError(
+            f"{version!r} is no version for npm: it must be MAJOR.MINOR.PATCH, with aN, bN or rcN "
+            "after it for one that comes before the release."
+        )
+    final, stage, number = match.groups()
+    return f"{final}-{_STAGES[stage]}.{number}" if stage else str(final)
 
 
 def tarball(package: str, version: str) -> str:
@@ -94,7 +99,12 @@ def platform_manifest(table: Table, target: Target, version: str) -> dict[str, A
 
 
 def _common(table: Table, version: str) -> dict[str, Any]:
-    """npm holds `repository` to where the provenance says that a package was made."""
+    """npm holds `repository` to where the provenance says that a package was made.
+
+    A scope's packages are private unless they say otherwise, and what comes before a release must
+    not be the latest.
+    """
+    early = {"tag": "next"} if "-" in version else {}
     address = f"https://github.com/{table.release.repository}"
     return {
         "version": version,
@@ -102,7 +112,7 @@ def _common(table: Table, version: str) -> dict[str, Any]:
         "repository": {"type": "git", "url": f"git+{address}.git"},
         "homepage": f"{address}#readme",
         "bugs": f"{address}/issues",
-        "publishConfig": {"access": "public"},
+        "publishConfig": {"access": "public", **early},
     }
 
 
@@ -111,17 +121,16 @@ def make(
 ) -> list[Path]:
     """Tarballs of the packages of `chosen` and, last, of the wrapper, in `out`.
 
-    Tarballs of another version that are there are removed. Raises NpmError, OutputError.
+    Tarballs of another version that are there are removed. Raises ReleaseError, OutputError.
     """
-    if not _SEMVER.fullmatch(version):
-        raise NpmError(f"{version!r} is no version for npm: it must be MAJOR.MINOR.PATCH.")
+    version = npm_version(version)
     with staging(out) as part:
         staged = []
         for target in chosen:
-            archive = verified(assets, target.asset("full"))
+            asset = verified(assets, target.asset("full"))
             directory = part / target.name
             directory.mkdir()
-            unpack(archive, target, directory)
+            unpack(asset, target, directory)
             _write(directory, platform_manifest(table, target, version), _readme_of(target))
             staged.append(directory)
         staged.append(part / NAME)
@@ -150,63 +159,47 @@ def _write(directory: Path, manifest: dict[str, Any], readme: str | None = None)
 
 
 def verified(assets: Path, name: str) -> Path:
-    """The asset `name`, held to SHA256SUMS. Raises NpmError for one that is not as it says."""
+    """The asset `name`, held to SHA256SUMS. Raises ReleaseError for one that is not as it says."""
     stated, wrong = sums.read(assets)
     path = assets / name
     if wrong or not path.is_file():
-        raise NpmError(
+        raise ReleaseError(
             f"{' '.join(wrong) or f'{path} is missing.'} `nox -s package` makes this machine's "
             "assets (--this-target packs those alone); a release has those of all targets."
         )
     if name not in stated:
-        raise NpmError(f"{name} is in {assets}, but not in {targets.SUMS}. Make the assets again.")
+        raise ReleaseError(
+            f"{name} is in {assets}, but not in {targets.SUMS}. Make the assets again."
+        )
     found = hash_file(path)
     if found != stated[name]:
-        raise NpmError(
+        raise ReleaseError(
             f"{path} has SHA-256 {found}, {targets.SUMS} says {stated[name]}. Make or fetch the "
             "assets again."
         )
     return path
 
 
-def unpack(archive: Path, target: Target, into: Path) -> None:
-    """Executable and licences of `archive`, as the package has them. Raises NpmError."""
-    top = archive.name.removesuffix(f".{target.archive}")
+def unpack(path: Path, target: Target, into: Path) -> None:
+    """Executable and licences of the archive `path`, as a package has them. Raises ReleaseError."""
     places = {target.exe: f"bin/{target.exe}"} | {name: name for name in LICENCES}
     (into / "bin").mkdir()
-    with _opened(archive) as member:
+    with archive.reading(path) as reader:
         for name, place in places.items():
+            member = f"{archive.stem(path.name)}/{name}"
             try:
-                with member(f"{top}/{name}") as source, (into / place).open("wb") as copy:
+                with reader.open(member) as source, (into / place).open("wb") as copy:
                     shutil.copyfileobj(source, copy)
             except KeyError:
-                raise NpmError(f"{archive} has no {top}/{name}.") from None
+                raise ReleaseError(f"{path} has no {member}.") from None
     (into / "bin" / target.exe).chmod(0o755)
 
 
-@contextmanager
-def _opened(archive: Path) -> Iterator[Callable[[str], IO[bytes]]]:
-    """Gives what opens a member by its name, and raises KeyError where there is no such file."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as zipped:
-            yield zipped.open
-        return
-    with tarfile.open(archive) as tar:
-
-        def member(name: str) -> IO[bytes]:
-            found = tar.extractfile(name)
-            if found is None:
-                raise KeyError(name)
-            return found
-
-        yield member
-
-
 def pack(directory: Path, out: Path) -> Path:
-    """`npm pack`, which gives the same bytes for the same files. Raises NpmError."""
+    """`npm pack`, which gives the same bytes for the same files. Raises ReleaseError."""
     npm = shutil.which("npm")
     if npm is None:
-        raise NpmError("npm is not on the PATH: install Node.js, which brings it.")
+        raise ReleaseError("npm is not on the PATH: install Node.js, which brings it.")
     environment = os.environ | {
         # Nothing of this machine's settings, and nothing left on it.
         "npm_config_userconfig": str(out / "npmrc"),
@@ -218,11 +211,11 @@ def pack(directory: Path, out: Path) -> Path:
         cwd=directory, env=environment, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     if done.returncode:
-        raise NpmError(f"npm pack of {directory.name} failed:\n{done.stderr}")
+        raise ReleaseError(f"npm pack of {directory.name} failed:\n{done.stderr}")
     manifest = json.loads((directory / "package.json").read_text(encoding="utf-8"))
     made = out / tarball(manifest["name"], manifest["version"])
     if not made.is_file():
-        raise NpmError(f"npm pack of {directory.name} made no {made.name}:\n{done.stdout}")
+        raise ReleaseError(f"npm pack of {directory.name} made no {made.name}:\n{done.stdout}")
     return made
 
 
@@ -239,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = targets.load()
         chosen = [targets.here(table)] if args.this_target else table.targets
         made = make(table, chosen, args.assets, args.out)
-    except (NpmError, OutputError, ValueError) as why:
+    except (ReleaseError, OutputError, ValueError) as why:
         print(f"error: {why}", file=sys.stderr)
         return 1
     for path in made:

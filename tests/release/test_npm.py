@@ -14,7 +14,7 @@ import pytest
 
 import targets
 from cortex_embed import __version__
-from release import npm, sums
+from release import ReleaseError, npm, sums
 
 TABLE = targets.load()
 NODE = pytest.mark.skipif(
@@ -92,7 +92,7 @@ def test_provenance_needs_the_tables_repository() -> None:
     for manifest in manifests:
         expected = f"git+https://github.com/{TABLE.release.repository}.git"
         assert manifest["repository"] == {"type": "git", "url": expected}
-        assert manifest["publishConfig"] == {"access": "public"}  # npm's default for a scope: not
+        assert manifest["publishConfig"] == {"access": "public"}
 
 
 @NODE
@@ -160,7 +160,7 @@ def test_an_asset_that_is_not_as_the_sums_say_is_refused(
         file.unlink()
         says = targets.SUMS
     out = tmp_path / "npm"
-    with pytest.raises(npm.NpmError, match=says):
+    with pytest.raises(ReleaseError, match=says):
         npm.make(TABLE, [target], assets, out)
     assert not out.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["release"]
@@ -176,21 +176,37 @@ def test_an_archive_without_one_of_its_files_is_refused(
     files = {name: data for name, data in contents(target).items() if name != missing}
     write_archive(assets, target, files)
     sums.write(assets)
-    with pytest.raises(npm.NpmError, match=f"has no cortex-embed-{name}/{missing}"):
+    with pytest.raises(ReleaseError, match=f"has no cortex-embed-{name}/{missing}"):
         npm.make(TABLE, [target], assets, tmp_path / "npm")
 
 
-@pytest.mark.parametrize("version", ["1.0.0rc1", "1.0", "v1.0.0", "1.0.0.dev1"])
+@pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0.dev1", "1.0.0-rc.1"])
 def test_a_version_that_npm_does_not_take_is_refused(tmp_path: Path, version: str) -> None:
-    with pytest.raises(npm.NpmError, match=r"MAJOR\.MINOR\.PATCH"):
+    with pytest.raises(ReleaseError, match=r"MAJOR\.MINOR\.PATCH"):
         npm.make(TABLE, [], tmp_path, tmp_path / "npm", version)
+
+
+@NODE
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("1.0.0a2", "1.0.0-alpha.2"), ("1.0.0b1", "1.0.0-beta.1"), ("1.0.0rc1", "1.0.0-rc.1")],
+)
+def test_what_comes_before_a_release_is_not_the_latest(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    (made,) = npm.make(TABLE, [], tmp_path, tmp_path / "npm", ours)
+    assert made.name == f"cortex-embed-{theirs}.tgz"
+    manifest = json.loads(members(made)["package.json"][1])
+    assert manifest["version"] == theirs
+    assert set(manifest["optionalDependencies"].values()) == {theirs}
+    assert manifest["publishConfig"]["tag"] == "next"
 
 
 def test_without_npm_it_says_so(
     assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(npm.NpmError, match=r"install Node\.js"):
+    with pytest.raises(ReleaseError, match=r"install Node\.js"):
         npm.make(TABLE, [], assets, tmp_path / "npm")
 
 
