@@ -276,13 +276,6 @@ def release_check(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def npm(session: nox.Session) -> None:
-    """Make npm's packages in dist/npm of what `package` made; `-- --this-target` for no release."""
-    install(session, "release")
-    release_step(session, "npm", *session.posargs)
-
-
-@nox.session(default=False)
 def wheel(session: nox.Session) -> None:
     """Make the Python package in dist/wheel, wheel and sdist, checked."""
     install(session, "release")

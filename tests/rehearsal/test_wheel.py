@@ -125,7 +125,7 @@ def test_a_models_directory_is_found_and_langchains_ids_are_read(
 
 def test_uvx_runs_it(made: Path, tmp_path: Path) -> None:
     """With the newest of everything that the wheel's own bounds allow."""
-    uvx = [UV.with_name(f"uvx{UV.suffix}"), "--python", sys.executable, "--from", made]
+    uvx = [str(UV.with_name(f"uvx{UV.suffix}")), "--python", sys.executable, "--from", str(made)]
     done = subprocess.run(
         [*uvx, "cortex-embed", "--version"],
         env=os.environ | {"UV_CACHE_DIR": str(tmp_path)}, capture_output=True, encoding="utf-8",
