@@ -30,6 +30,7 @@ SOURCES = Path("dist", "sources", DEFAULT_MODEL)
 EMBEDDED = Path("app", "cortex_embed", "embedded")
 VOCABULARIES = Path("app", "cortex_embed", "vocabularies")
 JS = Path("tests", "clients", "js")
+TYPESCRIPT = Path("tests", "rehearsal", "js")
 QUIET_NPM = ("--no-audit", "--no-fund", "--loglevel", "error")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
@@ -260,10 +261,10 @@ def collect(session: nox.Session) -> None:
     release_step(session, "package", "--sums-only", str(assets))
     release_step(session, "npm")
     release_step(session, "manifests")
-    wheel = ["-m", "hatchling", "build", "--target", "wheel"]
-    session.run("python", *wheel, "--directory", str(assets))
-    for tarball in Path("dist", "npm").glob("*.tgz"):
-        shutil.copy2(tarball, assets)
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    release_step(session, "wheel")
+    for made in (*Path("dist", "npm").glob("*.tgz"), *Path("dist", "wheel").glob("*.whl")):
+        shutil.copy2(made, assets)
     release_step(session, "package", "--sums-only", str(assets))
 
 
@@ -272,6 +273,14 @@ def release_check(session: nox.Session) -> None:
     """Do tag, version, changelog, table, notes and sums agree? `-- v0.1.0`"""
     install(session, "release")
     release_step(session, "check", *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Make the Python package in dist/wheel, wheel and sdist, checked."""
+    install(session, "release")
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    release_step(session, "wheel", *session.posargs)
 
 
 @nox.session(default=False)
@@ -338,15 +347,16 @@ def lock(session: nox.Session) -> None:
     for group in ("ci", "export", "freeze", "release", "dev", "clients", "contract", "browser"):
         out = f"requirements/{group}.lock"
         session.run(*compile_, "--group", group, "-c", runtime, "-o", out)
-    npm_lock(session)
+    npm_lock(session, JS)
+    npm_lock(session, TYPESCRIPT)
 
 
-def npm_lock(session: nox.Session) -> None:
-    """Write the JavaScript clients' lock anew: hashes, and no host names."""
-    file = JS / "package-lock.json"
+def npm_lock(session: nox.Session, project: Path) -> None:
+    """Write the lock of a JavaScript project anew: hashes, and no host names."""
+    file = project / "package-lock.json"
     file.unlink(missing_ok=True)
     npm = ["npm", "install", "--package-lock-only", "--ignore-scripts", *QUIET_NPM]
-    npm += ["--omit-lockfile-registry-resolved=true", "--prefix", str(JS)]
+    npm += ["--omit-lockfile-registry-resolved=true", "--prefix", str(project)]
     session.run(*npm, external=True)
     document = json.loads(file.read_text(encoding="utf-8"))
     for package in document["packages"].values():

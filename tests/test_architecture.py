@@ -85,8 +85,9 @@ def test_locks_carry_hashes_and_no_hosts() -> None:
         assert text.count("--hash=sha256:") >= len(pins) > 10
 
 
-def test_the_javascript_lock_carries_hashes_and_no_hosts() -> None:
-    text = (ROOT / "tests" / "clients" / "js" / "package-lock.json").read_text(encoding="utf-8")
+@pytest.mark.parametrize("session", ["clients", "rehearsal"])
+def test_a_javascript_lock_carries_hashes_and_no_hosts(session: str) -> None:
+    text = (ROOT / "tests" / session / "js" / "package-lock.json").read_text(encoding="utf-8")
     assert "://" not in text
     packages = [at for at in json.loads(text)["packages"] if at]
     assert text.count('"integrity": "sha512-') == len(packages) > 10

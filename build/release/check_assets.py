@@ -21,7 +21,7 @@ import targets
 from cortex_embed.errors import ModelFileError
 from cortex_embed.onefile import blob, pkg
 from cortex_embed.onefile.start import MODEL
-from release import archive, licences, package, sbom, sums
+from release import archive, licences, npm, package, sbom, sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -277,7 +277,7 @@ def node_packages(assets: Assets) -> Iterator[str]:
         except _BROKEN as why:
             yield f"{path.name} cannot be read: {why}."
             continue
-        if facts.get("version") != assets.version:
+        if facts.get("version") != npm.npm_version(assets.version):
             version = facts.get("version")
             yield f"{path.name} is of version {version}, __version__ is {assets.version}."
         asked = {name.rpartition("/")[2] for name in facts.get("optionalDependencies", ())}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import fetch_vocabulary
 from cortex_embed import __version__
 from cortex_embed.models.artifact import hash_file, load_artifact
+from cortex_embed.providers import cl100k
 from release import ReleaseError, native
 
 if TYPE_CHECKING:
@@ -354,11 +355,11 @@ def mit_terms() -> str:
 
 
 def vocabulary() -> Component:
-    """OpenAI's tokens: their copyright line stands in build/fetch_vocabulary.py too."""
-    credit = "Copyright (c) 2022 OpenAI, Shantanu Jain (tiktoken)\n\n"
+    """OpenAI's tokens, under tiktoken's licence."""
+    licence = Path(cl100k.__file__).with_name("LICENSE-tiktoken.txt").read_text(encoding="utf-8")
     pinned = fetch_vocabulary.SOURCE
     return Component(
-        "data", _VOCABULARY, pinned.sha256[:12], "MIT", texts={"tiktoken": credit + mit_terms()},
+        "data", _VOCABULARY, pinned.sha256[:12], "MIT", texts={"tiktoken": licence},
         sources={"cl100k_base.tiktoken": pinned.sha256},
     )  # fmt: skip
 

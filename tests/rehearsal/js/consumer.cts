@@ -1,0 +1,4 @@
+// A CommonJS host.
+import cortex = require("cortex-embed");
+
+void cortex.start().then(async (server) => server.stop());

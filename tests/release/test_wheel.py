@@ -1,0 +1,144 @@
+"""The Python package: what the wheel holds, and that the sdist builds the same."""
+
+from __future__ import annotations
+
+import email.parser
+import shutil
+import tomllib
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import targets
+from cortex_embed import __version__
+from release import ReleaseError, wheel
+
+PYPROJECT = tomllib.loads((wheel.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+INFO = f"{wheel.STEM}.dist-info"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    return wheel.make(tmp_path_factory.mktemp("wheel"))[0]
+
+
+@pytest.fixture(scope="module")
+def metadata(made: Path) -> Message:
+    with zipfile.ZipFile(made) as archive:
+        return email.parser.BytesParser().parsebytes(archive.read(f"{INFO}/METADATA"))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what a build reads, to be changed."""
+    root = tmp_path / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", "embedded")
+    shutil.copytree(wheel.ROOT / "app", root / "app", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"):
+        shutil.copy(wheel.ROOT / name, root / name)
+    return root
+
+
+def test_it_holds_what_the_package_reads(made: Path) -> None:
+    with zipfile.ZipFile(made) as archive:
+        names = set(archive.namelist())
+    package = {name.removeprefix("cortex_embed/") for name in names}
+    assert {
+        "py.typed",
+        "models/catalogue.toml",
+        "models/golden/all-minilm-l6-v2.json",
+        "server/sidecar.schema.json",
+        "server/ui/index.html",
+        "vocabularies/cl100k_base.zlib",
+    } <= package
+    assert f"{INFO}/licenses/LICENSE" in names
+    assert any(name.endswith("/LICENSE-tiktoken.txt") for name in names if INFO in name)
+
+
+def test_it_holds_no_model(made: Path) -> None:
+    with zipfile.ZipFile(made) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    assert not [name for name in sizes if "/embedded/" in name or ".onnx" in Path(name).suffixes]
+    assert max(sizes, key=sizes.__getitem__) == "cortex_embed/vocabularies/cl100k_base.zlib"
+
+
+def test_its_metadata_are_those_of_the_project(metadata: Message) -> None:
+    project = PYPROJECT["project"]
+    assert (metadata["Name"], metadata["Version"]) == ("cortex-embed", __version__)
+    assert metadata["Requires-Python"] == project["requires-python"]
+    asked = {need.replace('"', "'") for need in metadata.get_all("Requires-Dist", [])}
+    assert asked == set(project["dependencies"])
+    mac = "onnxruntime==1.23.2; sys_platform == 'darwin' and platform_machine == 'x86_64'"
+    assert mac in asked
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
+def test_its_addresses_are_in_the_tables_repository(metadata: Message) -> None:
+    repository = f"https://github.com/{targets.load().release.repository}"
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert urls["Repository"] == repository
+    assert all(url.startswith(repository) for url in urls.values())
+
+
+def test_the_same_tree_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "wheel"
+    out.mkdir()
+    (out / "cortex_embed-0.0.9-py3-none-any.whl").touch()
+    (out / "cortex_embed-0.0.9.tar.gz").touch()
+    again, sdist = wheel.make(out)
+    assert again.read_bytes() == made.read_bytes()
+    assert sdist.read_bytes() == made.with_name(wheel.SDIST).read_bytes()
+    assert sorted(out.iterdir()) == sorted([again, sdist])  # an older version is gone
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_without_the_vocabulary_there_is_none(tree: Path, tmp_path: Path, damaged: bool) -> None:
+    file = tree / "app" / "cortex_embed" / "vocabularies" / "cl100k_base.zlib"
+    if damaged:
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+    with pytest.raises(ReleaseError, match=r"python build/fetch_vocabulary\.py --out"):
+        wheel.make(tmp_path / "wheel", tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_a_wheel_that_lacks_a_file_is_refused(tree: Path, tmp_path: Path) -> None:
+    project = tree / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    project.write_text(text.replace("artifacts = [", "artifacts = [] # ["), encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"lacks \['cortex_embed/vocabularies/cl100k_base"):
+        wheel.make(tmp_path / "wheel", tree)
+
+
+def test_a_wheel_with_a_file_too_many_is_refused(made: Path, tmp_path: Path) -> None:
+    more = Path(shutil.copy(made, tmp_path / made.name))
+    with zipfile.ZipFile(more, "a") as archive:
+        archive.writestr("cortex_embed/embedded/model.onnx", b"weights")
+    with pytest.raises(ReleaseError, match=r"has \['cortex_embed/embedded/model.onnx'\] too much"):
+        wheel.complete(more, wheel.ROOT / "app")
+
+
+def test_an_sdist_that_builds_another_wheel_is_refused(tree: Path, tmp_path: Path) -> None:
+    project = tree / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    sdist = '[tool.hatch.build.targets.sdist]\nexclude = ["app/cortex_embed/py.typed"]'
+    text = text.replace("[tool.hatch.build.targets.sdist]", sdist)
+    project.write_text(text, encoding="utf-8")
+    with pytest.raises(ReleaseError, match="builds another"):
+        wheel.make(tmp_path / "wheel", tree)
+
+
+def test_what_hatchling_says_is_passed_on(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "LICENSE").unlink()
+    (tree / "README.md").unlink()
+    with pytest.raises(ReleaseError, match=r"(?s)hatchling cannot build.*README\.md"):
+        wheel.make(tmp_path / "wheel", tree)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert wheel.main(["--out", str(tmp_path / "wheel")]) == 1
+    assert "SOURCE_DATE_EPOCH" in capsys.readouterr().err
