@@ -6,6 +6,7 @@ pooled. The reference reads one text at a time, in float64, and knows neither ca
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from tokenizers import Tokenizer
 
+from cortex_embed.errors import ModelFileError
 from cortex_embed.models.repository import open_directory
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.repository_engine import RepositoryEngine
@@ -175,3 +177,18 @@ async def test_a_cache_in_half_precision_is_fed_as_such(tmp_path: Path) -> None:
     onnx.save(model, file)
     found = await embedded(published, TEXTS[:4])
     np.testing.assert_allclose(found, expected(published, TEXTS[:4]), atol=1e-5, rtol=0)
+
+
+async def test_positions_are_not_made_up_for_a_family_that_counts_them_its_own_way(
+    tmp_path: Path,
+) -> None:
+    published = make_decoder(tmp_path / "tiny-decoder")
+    config = json.loads((published / "config.json").read_text(encoding="utf-8"))
+    config["model_type"] = "roberta"
+    (published / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    provider = LocalProvider(
+        open_directory(published), threads=1, max_batch_tokens=256, max_queue_tokens=1000
+    )
+    with pytest.raises(ModelFileError, match="wants position_ids"):
+        await provider.load()
+    await provider.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import asdict
 
+from cortex_embed.domain import LATE_POSITIONS
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.fingerprint import fingerprints
@@ -42,8 +43,6 @@ _OLDER_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "me
 _PROMPTS = {"query_prefix": ("query",), "document_prefix": ("document", "passage", "corpus")}
 """What encode_query and encode_document look for, in this order."""
 _MODULES = {"Transformer", "Pooling", "Normalize"}
-# These architectures number positions from padding_idx + 1 on (fairseq's habit).
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 _OTHER_NAMES = {
     "hidden": ("hidden_size", "d_model", "dim", "n_embd"),
     "layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
@@ -359,7 +358,7 @@ def _max_tokens(directory: Path, config: dict[str, Any]) -> int:
     limits = []
     positions = next((config[k] for k in _OTHER_NAMES["positions"] if config.get(k)), None)
     if isinstance(positions, int):
-        offset = config.get("model_type") in _OFFSET_POSITIONS
+        offset = config.get("model_type") in LATE_POSITIONS
         limits.append(positions - (int(config.get("pad_token_id") or 1) + 1 if offset else 0))
     for name, key in (
         (_READER, "max_seq_length"),
