@@ -104,10 +104,10 @@ def test_threads_share_arenas() -> None:
 def test_a_footprint_is_what_a_model_takes(tiny_mean: Artifact, minilm_artifact: Artifact) -> None:
     small, real = (memory.footprint(a, "fp32") for a in (tiny_mean, minilm_artifact))
     assert small.loaded < real.loaded == real.loading
-    # Measured: 138 MiB with both sessions, 42 more with the one of token states.
-    assert 180 * MIB < real.loaded < 230 * MIB
-    # 78 and 12 MiB measured, with what the process loads first.
-    assert 60 * MIB < memory.footprint(minilm_artifact, "int8").loaded < real.loaded
+    # Measured: 109 MiB with both sessions.
+    assert 109 * MIB < real.loaded < 180 * MIB
+    # 50 MiB measured.
+    assert 50 * MIB < memory.footprint(minilm_artifact, "int8").loaded < real.loaded
     foreign = replace(
         minilm_artifact, graphs=tuple(replace(g, is_own=False) for g in minilm_artifact.graphs)
     )
@@ -115,9 +115,23 @@ def test_a_footprint_is_what_a_model_takes(tiny_mean: Artifact, minilm_artifact:
 
 
 def test_a_footprint_counts_token_states_before_anybody_asks(minilm_artifact: Artifact) -> None:
-    texts = tuple(g for g in minilm_artifact.graphs if g.output == "text")
-    without = memory.footprint(replace(minilm_artifact, graphs=texts), "fp32").loaded
-    assert memory.footprint(minilm_artifact, "fp32").loaded - without > 42 * MIB
+    without = memory.footprint(minilm_artifact, "fp32").loaded
+    found = memory.footprint(minilm_artifact, "fp32", states=True)
+    assert found.loaded == found.loading
+    assert found.loaded - without > 42 * MIB  # 42 measured
+    graphs = tuple(g for g in minilm_artifact.graphs if g.output == "text")
+    none = replace(minilm_artifact, graphs=graphs)
+    assert memory.footprint(none, "fp32", states=True).loaded == without
+
+
+def test_the_default_model_alone_gives_token_states(
+    tiny_mean: Artifact, minilm_artifact: Artifact
+) -> None:
+    room = memory.footprint(minilm_artifact, "fp32").loading
+    first, second = (minilm_artifact, "fp32"), (tiny_mean, "fp32")
+    assert memory.shared([second, first], 0, room) == (room, 0)
+    with pytest.raises(UsageError, match="--max-models-memory"):
+        memory.shared([first, second], 0, room)
 
 
 def test_weights_beside_a_graph_of_others_count(tiny_mean: Artifact) -> None:

@@ -108,11 +108,11 @@ class Footprint:
     loading: int
 
 
-def footprint(artifact: Artifact, precision: str) -> Footprint:
+def footprint(artifact: Artifact, precision: str, *, states: bool = False) -> Footprint:
     """What `artifact` will take in `precision`, by the sizes of its files.
 
-    The session of token states is counted from the start: whoever asks first must not be what
-    breaks the bound.
+    With `states`, its session of token states is counted before it is made: whoever asks for
+    them first must not be what breaks the bound.
     """
     graphs = [g for g in artifact.graphs if g.precision == precision]
     rest = int(_TOKENIZER * artifact.files["tokenizer.json"].size) + _SESSION
@@ -123,7 +123,7 @@ def footprint(artifact: Artifact, precision: str) -> Footprint:
         return Footprint(int(_WEIGHTS * data) + rest, int(_FOREIGN_WEIGHTS * data) + rest)
     data = sum(artifact.files[name].size for name in {g.data for g in graphs})
     factor = _WEIGHTS
-    if any(g.output == "tokens" for g in graphs):
+    if states and any(g.output == "tokens" for g in graphs):
         factor += _STATES
     loaded = int(factor * data) + rest
     return Footprint(loaded, loaded)
@@ -137,7 +137,10 @@ def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -
     the least that would do, where a model would not fit alone.
     """
     bound = models or limit // 2
-    needed = max(footprint(a, precision).loading for a, precision in artifacts)
+    # Token states are asked of the default model alone, which is the first.
+    needed = max(
+        footprint(a, precision, states=a is artifacts[0][0]).loading for a, precision in artifacts
+    )
     if bound and needed > bound:
         whence = "" if models else " (half of --max-memory)"
         raise UsageError(
