@@ -209,13 +209,26 @@ def docs(session: nox.Session) -> None:
 @nox.session(default=False, venv_backend="venv")
 def parity(session: nox.Session) -> None:
     """Compare our vectors with PyTorch's and transformers', at graph level and served."""
+    install_reference(session)
+    embed_default_model(session)
+    session.run("python", "build/parity.py", "--work", "dist/parity", "--serve", *session.posargs)
+
+
+@nox.session(default=False, venv_backend="venv")
+def published(session: nox.Session) -> None:
+    """The same for graphs that others export, run as they are; `-- --only tiny` for minutes."""
+    install_reference(session)
+    arguments = ("--work", "dist/parity", "--introspected", *session.posargs)
+    session.run("python", "build/parity.py", *arguments)
+
+
+def install_reference(session: nox.Session) -> None:
+    """torch, transformers and sentence-transformers beside what exports."""
     # pip, not uv: where a CPU wheel of torch is offered to pip it is taken; the hashes of
     # torch differ by platform and index, so this one file is pinned without them.
     session.install("--require-hashes", "-r", "requirements/export.lock")
     session.install("-r", "requirements/parity.in")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    embed_default_model(session)
-    session.run("python", "build/parity.py", "--work", "dist/parity", "--serve", *session.posargs)
 
 
 @nox.session(default=False)

@@ -109,3 +109,88 @@ def _template(ids: dict[str, int]) -> dict[str, Any]:
         "pair": [*single, *pair],
         "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in ("<s>", "</s>")},
     }
+
+
+def ended_byte_pairs() -> dict[str, Any]:
+    """Qwen's: BPE over bytes, nothing before a text and one token after it, which is pooled."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    end = "<|endoftext|>"
+    merges, words = _spelled("\u0120")
+    tokens = [*sorted(ByteLevel.alphabet()), *(a + b for a, b in merges), *words, end]
+    ids = {token: index for index, token in enumerate(tokens)}
+    steps = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    given = byte_pairs()
+    return given | {
+        "truncation": None,
+        "added_tokens": [_token(ids[end], end)],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": steps | {"use_regex": True},
+        "post_processor": {
+            "type": "Sequence",
+            "processors": [steps | {"use_regex": False}, _around(ids, after=end)],
+        },
+        "decoder": steps | {"use_regex": False},
+        "model": given["model"]
+        | {"vocab": ids, "merges": [list(pair) for pair in merges], "ignore_merges": True},
+    }
+
+
+def spaced_pairs() -> dict[str, Any]:
+    """Gemma's: BPE over characters, a space being one of them; bytes for what has no token."""
+    start, end = "<bos>", "<eos>"
+    merges, words = _spelled(_SPACE)
+    letters = [w for w in tiny_vocabulary()[_BERT:] if len(w) == 1]
+    values = [f"<0x{value:02X}>" for value in range(256)]
+    pairs = [a + b for a, b in merges]
+    tokens = ["<pad>", end, start, "<unk>", *values, _SPACE, *letters, *pairs, *words]
+    ids = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return tiny_tokenizer(tiny_vocabulary()) | {
+        "truncation": None,
+        "added_tokens": [_token(ids[token], token) for token in tokens[:4]],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
+        "pre_tokenizer": {
+            "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": _around(ids, before=start, after=end),
+        "decoder": None,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True,
+            "ignore_merges": True, "vocab": ids, "merges": [list(pair) for pair in merges],
+        },
+    }  # fmt: skip
+
+
+def _spelled(space: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Merges that spell every word after a space, from there on; and the words without one.
+
+    Merges for these too would join letters inside other words.
+    """
+    words = [w for w in tiny_vocabulary()[_BERT:] if w.isascii() and w.isalpha() and len(w) > 1]
+    merges = {(space + word[:at], word[at]): None for word in words for at in range(len(word))}
+    return list(merges), words
+
+
+def _token(index: int, token: str) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": index, "content": token, "special": True, **plain}
+
+
+def _around(ids: dict[str, int], *, before: str = "", after: str) -> dict[str, Any]:
+    """A template with one special token after a text, and perhaps one before it."""
+
+    def piece(token: str) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": token, "type_id": 0}}] if token else []
+
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    single = [*piece(before), text, *piece(after)]
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    used = [token for token in (before, after) if token]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, second],
+        "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in used},
+    }

@@ -7,21 +7,18 @@ started here for each model (--serve), or one that is running (--url). Needs tor
 transformers (requirements/parity.in); nothing else in this repository may.
 
     python build/parity.py --work DIR [--only ID] [--serve | --url URL] [--write-golden]
+    python build/parity.py --work DIR [--only ID] --introspected   # see parity_published.py
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from bert_graph import COMPATIBLE_OPSET
 from bert_source import TOKENIZER
@@ -33,10 +30,21 @@ from export_onnx import export
 from fetch_model import fetch
 from make_families import GEOMETRIES, TINY, make_family, make_family_geometry
 from make_tiny import geometry_spec, make_geometry, make_tiny, tiny_spec
+from parity_judge import (
+    MAX_DIFFERENCE,
+    Verdict,
+    compare,
+    http,
+    in_batches,
+    must_pass,
+    report,
+    served,
+    serving,
+)
 from parity_texts import SPECIAL, golden_texts, texts_up_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -47,8 +55,6 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
     Embed = Callable[[Sequence[str]], Vectors]
 
-MAX_DIFFERENCE = 1e-5
-MIN_COSINE = 0.999999
 BATCH = 8
 ROOT = Path(__file__).resolve().parent.parent
 MINILM = "all-minilm-l6-v2"
@@ -66,23 +72,6 @@ class Subject:
     @property
     def spec(self) -> ModelSpec:
         return self.artifact.spec
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One row of the table."""
-
-    what: str
-    how: str
-    texts: int
-    tokens: str
-    difference: float
-    cosine: float
-
-    @property
-    def passed(self) -> bool:
-        # Written so that a NaN fails.
-        return self.difference <= MAX_DIFFERENCE and self.cosine >= MIN_COSINE
 
 
 def subjects(work: Path, only: str | None) -> list[Subject]:
@@ -202,78 +191,6 @@ def exported(subject: Subject, counts: dict[str, int], opset: int | None = None)
     return embed
 
 
-def served(url: str) -> Embed:
-    """Vectors as a running server answers `POST /embed`."""
-    import numpy as np
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        answer = _http(url, "POST", "/embed", {"texts": list(texts)})
-        return np.array(answer["embeddings"], dtype=np.float32)
-
-    return embed
-
-
-def _http(url: str, method: str, path: str, body: object = None) -> Any:
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=300)
-    try:
-        sent = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, sent, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        content = response.read().decode()
-    except (OSError, HTTPException) as why:
-        raise UsageError(f"--url {url}: {method} {path}: {why}. Is the server running?") from None
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise UsageError(f"--url {url}: {method} {path}: {response.status} {content[:500]}")
-    return json.loads(content)
-
-
-@contextmanager
-def serving(artifact: Artifact) -> Iterator[str]:
-    """The address of a server of ours with this model, for as long as it is needed."""
-    command = [sys.executable, "-m", "cortex_embed", "serve", "--port", "0"]
-    command += ["--model", str(artifact.directory)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8") as server:
-        assert server.stderr is not None  # noqa: S101 - a pipe was asked for
-        said = []
-        for line in server.stderr:
-            said.append(line)
-            if "Model ready" in line:
-                break
-        else:
-            raise SelfTestError("The server did not start:\n" + "".join(said))
-        try:
-            yield said[0].split()[-1]  # "Listening on http://…"
-        finally:
-            server.terminate()
-
-
-def in_batches(embed: Embed, texts: Sequence[str], size: int) -> Vectors:
-    """[n, d] in the order of `texts`, computed `size` at a time, lengths mixed."""
-    import numpy as np
-
-    # A fixed shuffle: texts come sorted by length, and neighbours should differ.
-    order = np.random.RandomState(7).permutation(len(texts))
-    parts = [
-        embed([texts[i] for i in order[start : start + size]])
-        for start in range(0, len(texts), size)
-    ]
-    return np.concatenate(parts)[np.argsort(order)]
-
-
-def compare(ours: Vectors, theirs: Vectors) -> tuple[float, float]:
-    """Largest absolute difference, and smallest cosine of the rows of two normalized [n, d]."""
-    import numpy as np
-
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    if a.shape != b.shape:
-        raise SelfTestError(f"Shapes differ: ours {a.shape}, the reference's {b.shape}.")
-    cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return float(np.abs(a - b).max()), float(cosines.min())
-
-
 def examine(subject: Subject, url: str | None) -> list[Verdict]:
     """Every comparison of one model."""
     spec = subject.spec
@@ -330,33 +247,27 @@ def write_golden(subject: Subject) -> Path:
     return path
 
 
-def report(verdicts: Sequence[Verdict]) -> None:
-    """Print the table."""
-    print(f"{'model':20} {'what':16} {'texts':>5} {'tokens':>7} {'max abs':>9} {'cosine':>10}")
-    for v in verdicts:
-        print(
-            f"{v.what:20} {v.how:16} {v.texts:5} {v.tokens:>7} {v.difference:9.2e} "
-            f"{v.cosine:10.8f}  {'ok' if v.passed else 'FAILED'}",
-            flush=True,
-        )
-
-
 def run(args: argparse.Namespace) -> None:
-    only: str | None = _http(args.url, "GET", "/")["model"] if args.url else args.only
+    if args.introspected:
+        from parity_published import introspected  # it needs more than the rest
+
+        verdicts = []
+        for part in introspected(args.work, args.only):
+            report(part)
+            verdicts += part
+        must_pass(verdicts)
+        return
+    only: str | None = http(args.url, "GET", "/")["model"] if args.url else args.only
     verdicts = []
     for subject in subjects(args.work, only):
         if args.write_golden:
             print(f"Wrote {write_golden(subject)}")
         verdicts += examine(subject, args.url)
         if args.serve:
-            with serving(subject.artifact) as url:
+            with serving(str(subject.artifact.directory)) as url:
                 verdicts += examine(subject, url)
     report(verdicts)
-    if failed := [v for v in verdicts if not v.passed]:
-        raise SelfTestError(
-            f"{len(failed)} of {len(verdicts)} comparisons are over max abs {MAX_DIFFERENCE} or "
-            f"under cosine {MIN_COSINE}."
-        )
+    must_pass(verdicts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -366,6 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serve", action="store_true", help="also compare what our server answers")
     where.add_argument("--url", help="compare what this server serves, e.g. http://127.0.0.1:8121")
+    where.add_argument(
+        "--introspected", action="store_true", help="compare published graphs instead of ours"
+    )
     parser.add_argument("--write-golden", action="store_true", help="rewrite the golden files")
     try:
         run(parser.parse_args(arguments))

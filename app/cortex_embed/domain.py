@@ -36,6 +36,10 @@ Text = str | tuple[int, ...]
 OpenAI's."""
 
 
+LATE_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+"""Families that number positions from padding_idx + 1 on (fairseq's habit)."""
+
+
 class Golden(msgspec.Struct, frozen=True):
     """A text and the leading values of the vector that its model must give.
 
@@ -72,6 +76,11 @@ class ModelSpec(msgspec.Struct, frozen=True):
     matryoshka: tuple[int, ...] = ()
     layer_norm: bool = False
     """Whether a vector is layer-normalized before it is shortened (nomic-embed-text)."""
+
+    @property
+    def has_late_positions(self) -> bool:
+        """Whether the first token is not at position 0, but at padding_idx + 1."""
+        return self.family in LATE_POSITIONS
 
     def prefix(self, input_type: InputType | None) -> str:
         """The text put before an input. None (intent not stated) never adds one."""

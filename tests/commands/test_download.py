@@ -74,3 +74,9 @@ def test_several_are_planned_before_anything_is_fetched(tiny_mean: Artifact) -> 
     with pytest.raises(DownloadError) as caught:
         download.planned(Settings(model=(*names, "codebert-base")))
     assert caught.value.code == "download_unavailable"
+
+
+@pytest.mark.parametrize("again", ["BGE-M3", "BAAI/bge-m3", "bge-m3"])
+def test_one_model_by_two_names_is_refused_before_anything_is_fetched(again: str) -> None:
+    with pytest.raises(UsageError, match="bge-m3 is named twice"):
+        download.planned(Settings(model=("bge-m3", "gte-small", again)))

@@ -9,6 +9,7 @@ from cortex_embed.commands import selftest
 from cortex_embed.config import Settings
 from cortex_embed.domain import Golden
 from cortex_embed.errors import SelfTestError
+from cortex_embed.models.catalogue import SumCheck
 
 if TYPE_CHECKING:
     from cortex_embed.models.store import Artifact
@@ -20,7 +21,8 @@ def test_the_default_model_passes(
 ) -> None:
     assert selftest.run(Settings(model=(str(minilm_artifact.directory),))) == 0
     out = capsys.readouterr().out
-    assert "against golden vectors" in out
+    assert "against golden vectors and one against published sums" in out
+    assert "sums of 4 texts against Anush008/fastembed-rs" in out
     assert "FAIL" not in out
     assert out.count("ok") >= 5
 
@@ -41,6 +43,16 @@ def test_a_wrong_vector_fails(
         selftest.run(Settings(model=(str(tiny_mean.directory),)))
     assert caught.value.exit_code == 7
     assert "FAIL" in capsys.readouterr().out
+
+
+def test_wrong_sums_fail(
+    tiny_mean: Artifact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = SumCheck(("a", "hello"), (9.0, 9.0), tolerance=0.01, source="nobody@0", weights="x")
+    monkeypatch.setattr("cortex_embed.models.golden.sum_check", lambda _: wrong)
+    with pytest.raises(SelfTestError, match=r"1 of 3 checks failed"):
+        selftest.run(Settings(model=(str(tiny_mean.directory),)))
+    assert "sums of 2 texts against nobody" in capsys.readouterr().out
 
 
 def test_nan_never_passes() -> None:

@@ -92,16 +92,74 @@ def test_a_pooling_is_never_guessed(published: Path) -> None:
 @pytest.mark.parametrize(
     ("modes", "says"),
     [
-        ({"pooling_mode_max_tokens": True}, "asks for pooling_mode_max_tokens"),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, " and "),
+        ({"pooling_mode_max_tokens": True}, "asks for max_tokens;"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "for mean and cls;"),
         ({"pooling_mode_mean_tokens": False}, "asks for no pooling"),
+        ({"pooling_mode": "weightedmean"}, "asks for weightedmean;"),
+        ({"pooling_mode": ["mean", "max"]}, "asks for mean and max;"),
+        ({"pooling_mode": []}, "asks for no pooling"),
     ],
 )
 def test_a_pooling_that_cannot_be_honoured(
-    published: Path, modes: dict[str, bool], says: str
+    published: Path, modes: dict[str, object], says: str
 ) -> None:
     write(published, **{"1_Pooling___config__json": modes})
     assert says in refused(published)
+
+
+@pytest.mark.parametrize(
+    ("said", "pooling"),
+    [
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": "cls", "include_prompt": True}, "cls"),
+        ({"pooling_mode": ["lasttoken"]}, "last_token"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_cls_token": False}, "last_token"),
+        # The older keys are what an old library reads; the newer one counts.
+        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "cls"),
+    ],
+)
+def test_a_pooling_in_the_words_of_every_sentence_transformers(
+    published: Path, said: dict[str, object], pooling: str
+) -> None:
+    write(published, **{"1_Pooling___config__json": {"embedding_dimension": 32, **said}})
+    assert describe(published).spec.pooling == pooling
+
+
+def test_a_prefix_that_is_not_pooled_is_refused(published: Path) -> None:
+    """As INSTRUCTOR's models have it."""
+    write(published, **{"1_Pooling___config__json": MEAN | {"include_prompt": False}})
+    assert "leaves the prefix out of the pooling (include_prompt)" in refused(published)
+    said = 'query_prefix = ""\ndocument_prefix = ""\n'
+    (published / DESCRIPTION).write_text(said, encoding="utf-8")
+    assert describe(published).spec.pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "lowers"),
+    [
+        (None, False),
+        ({"type": "NFC"}, False),
+        ({"type": "BertNormalizer", "lowercase": False}, False),
+        ({"type": "BertNormalizer", "lowercase": True}, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}, True),
+    ],
+)
+def test_lower_case_is_the_tokenizers_work(
+    published: Path, normalizer: dict[str, object] | None, lowers: bool
+) -> None:
+    reader = {"max_seq_length": 48, "do_lower_case": True}
+    write(published, sentence_bert_config__json=reader, tokenizer__json={"normalizer": normalizer})
+    if lowers:
+        assert describe(published).spec.max_tokens == 48
+    else:
+        assert "wants texts in lower case (do_lower_case)" in refused(published)
+
+
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_a_documents_prefix_goes_by_three_names(published: Path, name: str) -> None:
+    prompts = {"query": "q: ", "document": "", name: "d: "}
+    write(published, config_sentence_transformers__json={"prompts": prompts})
+    assert describe(published).spec.document_prefix == "d: "
 
 
 def test_a_dense_layer_after_pooling_is_not_left_out_silently(published: Path) -> None:

@@ -85,6 +85,17 @@ def test_inputs_that_cannot_be_fed(inputs: tuple[Port, ...], says: str) -> None:
     assert says in caught.value.message
 
 
+def test_positions_that_only_the_model_knows_are_not_made_up() -> None:
+    """RoBERTa counts them from 2 on, and no padding token: from 0 on it would be another space."""
+
+    def late(*inputs: Port) -> Layout:
+        return introspect(FILE, inputs, [STATES], dimensions=4, pooling="mean", late_positions=True)
+
+    assert late(IDS, MASK).pooling == "mean"
+    with pytest.raises(ModelFileError, match="wants position_ids"):
+        late(IDS, MASK, POSITIONS)
+
+
 def test_every_input_is_fed() -> None:
     cache = Port("past_key_values.0.key", "tensor(float)", ("batch", 8, "past", 64))
     layout = found(STATES, inputs=(IDS, MASK, TYPES, POSITIONS, cache))

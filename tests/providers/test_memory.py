@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from cortex_embed.errors import UsageError
+from cortex_embed.models.artifact import FileFact
 from cortex_embed.providers import memory
 
 if TYPE_CHECKING:
@@ -111,6 +112,40 @@ def test_a_footprint_is_what_a_model_takes(tiny_mean: Artifact, minilm_artifact:
         minilm_artifact, graphs=tuple(replace(g, is_own=False) for g in minilm_artifact.graphs)
     )
     assert memory.footprint(foreign, "fp32").loading > 3 * 86 * MIB
+
+
+def test_a_footprint_counts_token_states_before_anybody_asks(minilm_artifact: Artifact) -> None:
+    without = memory.footprint(minilm_artifact, "fp32").loaded
+    found = memory.footprint(minilm_artifact, "fp32", states=True)
+    assert found.loaded == found.loading
+    assert found.loaded - without > 42 * MIB  # 42 measured
+    graphs = tuple(g for g in minilm_artifact.graphs if g.output == "text")
+    none = replace(minilm_artifact, graphs=graphs)
+    assert memory.footprint(none, "fp32", states=True).loaded == without
+
+
+def test_the_default_model_alone_gives_token_states(
+    tiny_mean: Artifact, minilm_artifact: Artifact
+) -> None:
+    room = memory.footprint(minilm_artifact, "fp32").loading
+    first, second = (minilm_artifact, "fp32"), (tiny_mean, "fp32")
+    assert memory.shared([second, first], 0, room) == (room, 0)
+    with pytest.raises(UsageError, match="--max-models-memory"):
+        memory.shared([first, second], 0, room)
+
+
+def test_weights_beside_a_graph_of_others_count(tiny_mean: Artifact) -> None:
+    """bge-m3's graph has 0.7 MB, and 2.3 GB in the file beside it."""
+    graph = replace(tiny_mean.graphs[0], is_own=False, data=tiny_mean.graphs[0].file)
+    files = {
+        "tokenizer.json": tiny_mean.files["tokenizer.json"],
+        graph.file: FileFact(700_000, "0" * 64),
+        "model.onnx_data": FileFact(2_000 * MIB, "0" * 64),
+    }
+    foreign = replace(tiny_mean, graphs=(graph,), files=files)
+    found = memory.footprint(foreign, "fp32")
+    assert found.loaded > 1.5 * 2_000 * MIB
+    assert found.loading > 3 * 2_000 * MIB
 
 
 def test_several_models_share_the_process(tiny_mean: Artifact, minilm_artifact: Artifact) -> None:

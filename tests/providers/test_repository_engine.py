@@ -13,10 +13,10 @@ import onnx
 import pytest
 from msgspec.structs import replace
 
-from cortex_embed.errors import ModelFileError, UnsupportedError
+from cortex_embed.errors import ModelFileError, TextError, UnsupportedError
 from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.models.artifact import MANIFEST, load_artifact
-from cortex_embed.models.repository import DESCRIPTION, describe, manifest
+from cortex_embed.models.repository import DESCRIPTION, describe, manifest, open_directory
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.repository_engine import RepositoryEngine
 from cortex_embed.vectors import l2_normalize
@@ -125,6 +125,18 @@ async def test_prefixes_limits_and_pooling_are_those_of_its_files(
         with pytest.raises(UnsupportedError, match="no graph of token states"):
             await provider.token_states(TEXTS[:1], input_type=None, truncate="end")
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+async def test_a_text_without_tokens_holds_nobody_up(tmp_path: Path) -> None:
+    """It has waited for ever, and whoever came after it."""
+    published = make_repository(tmp_path / "tiny-mean", "mean")
+    tokenizer = json.loads((published / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["post_processor"] = None
+    (published / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    async with loaded(open_directory(published)) as provider, asyncio.timeout(30):
+        with pytest.raises(TextError, match="nothing is left of the text"):
+            await embed(provider, "hello", " ")
+        assert (await embed(provider, "hello")).shape == (1, 32)
 
 
 def test_what_is_read_is_said_and_one_session_does_all(tmp_path: Path) -> None:

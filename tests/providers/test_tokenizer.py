@@ -14,6 +14,7 @@ from cortex_embed.domain import OpenAIIds
 from cortex_embed.errors import TOO_LONG, ModelFileError, TextError
 from cortex_embed.providers import cl100k
 from cortex_embed.providers.tokenizer import Tokenizer, pieces
+from make_tiny import tiny_tokenizer, tiny_vocabulary
 
 if TYPE_CHECKING:
     from cortex_embed.models.store import Artifact
@@ -94,6 +95,18 @@ def test_pieces_join_to_the_text_and_never_cut_a_word(text: str, limit: int) -> 
     assert "".join(parts) == text
     assert all(part[0].isspace() for part in parts[1:])
     assert [w for part in parts for w in part.split()] == text.split()
+
+
+def test_a_text_without_any_token_is_refused(tmp_path: Path) -> None:
+    """Where no special token stands around a text: an engine has nothing to compute on then."""
+    made = tiny_tokenizer(tiny_vocabulary()) | {"post_processor": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    bare = Tokenizer(tmp_path / "tokenizer.json", max_tokens=8)
+    with pytest.raises(TextError, match="nothing is left of the text") as caught:
+        bare.encode(["hello", " \t"], prefix="", truncate="end")
+    assert caught.value.index == 1
+    assert len(ids(bare, "hello")) == 1
+    assert len(ids(bare, " ", prefix="hello ")) == 1
 
 
 def test_own_token_ids_with_special_tokens_are_accepted(tokenizer: Tokenizer) -> None:

@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 from tokenizers import Tokenizer
 
-import parity
 from bert_graph import COMPATIBLE_OPSET, build_graph
 from bert_source import Weights
 from cortex_embed.errors import ModelFileError
@@ -22,6 +21,7 @@ from export_onnx import export
 from families import FAMILIES, family_of
 from make_families import TINY, make_family
 from make_tiny import make_tiny, tiny_spec
+from parity_judge import compare
 from parity_texts import PLAIN, SPECIAL, filler
 from tests.models_fixtures import DATA
 from tests.release.conftest import MEASURED
@@ -73,7 +73,7 @@ def test_every_family_reproduces_transformers(
     assert all(g.tolerance == 1e-5 and len(g.vector) == 32 for g in known)
     ids = tokens(artifact, [g.text for g in known])
     vectors = l2_normalize(embed(artifact.graph_for("fp32", opset), ids, batch=batch))
-    difference, cosine = parity.compare(vectors, np.array([g.vector for g in known], np.float32))
+    difference, cosine = compare(vectors, np.array([g.vector for g in known], np.float32))
     assert difference <= 1e-5
     assert cosine >= 0.999999
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import parity
+import parity_judge
 from cortex_embed.errors import SelfTestError, UsageError
 from make_families import TINY
 from parity_texts import golden_texts, texts_up_to
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
 
 
-def verdict(difference: float, cosine: float) -> parity.Verdict:
-    return parity.Verdict("m", "how", 1, "3-3", difference, cosine)
+def verdict(difference: float, cosine: float) -> parity_judge.Verdict:
+    return parity_judge.Verdict("m", "how", 1, "3-3", difference, cosine)
 
 
 def test_texts_reach_from_one_token_to_beyond_the_limit(tiny_mean: Artifact) -> None:
@@ -42,18 +43,18 @@ def test_the_last_golden_text_is_over_the_limit(tiny_cls: Artifact) -> None:
 
 def test_identical_vectors_agree() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    assert parity.compare(vectors, vectors) == (0.0, 1.0)
+    assert parity_judge.compare(vectors, vectors) == (0.0, 1.0)
 
 
 def test_a_wrong_row_is_seen() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    difference, cosine = parity.compare(vectors, vectors[[0, 2, 1]])
+    difference, cosine = parity_judge.compare(vectors, vectors[[0, 2, 1]])
     assert (difference, cosine) == (1.0, 0.0)
 
 
 def test_other_shapes_are_an_error() -> None:
     with pytest.raises(SelfTestError, match="Shapes differ"):
-        parity.compare(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))
+        parity_judge.compare(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_batches_come_back_in_order() -> None:
         return np.array([[float(t)] for t in texts], dtype=np.float32)
 
     texts = [str(i) for i in range(21)]
-    found = parity.in_batches(embed, texts, 8)  # type: ignore[arg-type]
+    found = parity_judge.in_batches(embed, texts, 8)  # type: ignore[arg-type]
     assert found.ravel().tolist() == [float(i) for i in range(21)]
 
 

@@ -37,12 +37,17 @@ def planned(settings: Settings) -> list[ModelSpec]:
     """What `all_here` will give. Asks nothing of the network; raises what would stop it."""
     from cortex_embed.composition import locate_model
 
-    specs = []
+    specs: list[ModelSpec] = []
     for name in settings.model or (None,):
         try:
-            specs.append(locate_model(settings, name).model.spec)
+            spec = locate_model(settings, name).model.spec
         except NotInstalledError as why:
-            specs.append(downloadable(settings, why).spec)
+            spec = downloadable(settings, why).spec
+        if any(other.answers_to(spec.id) for other in specs):
+            raise UsageError(
+                f"--model: {spec.id} is named twice; one server serves one model of a name."
+            )
+        specs.append(spec)
     return specs
 
 

@@ -1,7 +1,8 @@
 """`cortex-embed selftest`: does this installation give the vectors that its model must give?
 
-Embeds the model's golden texts, published ones and our own, and compares; then asks the
-two things that hold for every model: length 1, and no influence of neighbours in a batch.
+Embeds the model's golden texts, published ones and our own, and compares, as it does with sums
+that others publish; then asks the two things that hold for every model: length 1, and no
+influence of neighbours in a batch.
 It must never pass a model that it could not check without saying so.
 """
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from cortex_embed.config import Settings
     from cortex_embed.domain import Golden
+    from cortex_embed.models.catalogue import SumCheck
     from cortex_embed.service import EmbeddingService
     from cortex_embed.vectors import Vectors
 
@@ -53,19 +55,20 @@ def run(settings: Settings) -> int:
     """Print the table and the verdict; the exit code. Raises SelfTestError, ModelFileError."""
     from cortex_embed.commands import download
     from cortex_embed.composition import build_service
-    from cortex_embed.models.golden import goldens
+    from cortex_embed.models.golden import goldens, sum_check
 
     service = build_service(settings, download.here(settings))
     model = service.models()[0]
     if model.spec.family == "hash":
         print(f"Model: {model.spec.id}. There is nothing to test: {model.origin}.")
         return 0
-    known = goldens(model.spec.id)
+    known, sums = goldens(model.spec.id), sum_check(model.spec.id)
     print(f"Model: {model.spec.id} ({model.facts['precision']})")
     if model.facts["precision"] != "fp32":
         # Close to the model's own vectors, not equal: judged by angle, over whole vectors.
         known = tuple(g for g in known if len(g.vector) == model.spec.dimensions)
-    checks = asyncio.run(_checks(service, known, model.facts["precision"]))
+        sums = None  # int8 moves a sum of hundreds of numbers by more than its tolerance
+    checks = asyncio.run(_checks(service, known, sums, model.facts["precision"]))
     for check in checks:
         verdict = "ok  " if check.passed else "FAIL"
         print(f"{verdict}  {check.difference:9.2e} (at most {check.tolerance:.0e})  {check.name}")
@@ -75,8 +78,10 @@ def run(settings: Settings) -> int:
             f"{failed} of {len(checks)} checks failed for {model.spec.id}: these vectors are not "
             "the model's. Fetch the model again, and report this with the table above."
         )
-    if known:
-        print(f"All {len(checks)} checks passed, {len(known)} of them against golden vectors.")
+    if known or sums:
+        published = [f"{len(known)} of them against golden vectors"] if known else []
+        published += ["one against published sums"] if sums else []
+        print(f"All {len(checks)} checks passed, {' and '.join(published)}.")
     else:
         print(
             f"All {len(checks)} checks passed, but no golden vectors are known for this model: "
@@ -86,9 +91,9 @@ def run(settings: Settings) -> int:
 
 
 async def _checks(
-    service: EmbeddingService, known: Sequence[Golden], precision: str
+    service: EmbeddingService, known: Sequence[Golden], sums: SumCheck | None, precision: str
 ) -> list[Check]:
-    from cortex_embed.models.golden import cosine_distance, difference
+    from cortex_embed.models.golden import cosine_distance, difference, sum_difference
 
     await service.load()
     try:
@@ -101,6 +106,10 @@ async def _checks(
             else:
                 angle = cosine_distance(golden, pooled[0])
                 checks.append(Check(f"1 - cosine of {name}", angle, _ANGLE))
+        if sums is not None:
+            vectors = await _embed(service, list(sums.texts))
+            name = f"sums of {len(sums.texts)} texts against {sums.source.partition('@')[0]}"
+            checks.append(Check(name, sum_difference(sums, vectors), sums.tolerance))
         texts = [golden.text for golden in known] + list(_NEIGHBOURS)
         together = await _embed(service, texts)
         alone = [await _embed(service, [text]) for text in texts]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cortex_embed.models.catalogue import SumCheck
+
 _SCHEMA = 1
 _WAY_OUT = "The file is damaged: install the package again."
 
@@ -38,6 +40,12 @@ def goldens(model_id: str) -> tuple[Golden, ...]:
         return ()
     ours = files("cortex_embed.models") / "golden" / f"{entry.spec.id}.json"
     return entry.goldens + (read_goldens(ours) if ours.is_file() else ())
+
+
+def sum_check(model_id: str) -> SumCheck | None:
+    """The published sums of a catalogue model's float32 vectors, if anybody states them."""
+    entry = find(model_id)
+    return entry.sum_check if entry else None
 
 
 def read_goldens(file: Path | Traversable) -> tuple[Golden, ...]:
@@ -89,3 +97,14 @@ def difference(golden: Golden, pooled: NDArray[np.float32]) -> float:
     row = shape(pooled[np.newaxis, :], dimensions=golden.dimensions, normalize=True)[0]
     stated = np.asarray(golden.vector, dtype=np.float64)
     return float(np.max(np.abs(row[: len(stated)].astype(np.float64) - stated)))
+
+
+def sum_difference(check: SumCheck, vectors: NDArray[np.float32]) -> float:
+    """Largest absolute difference of a sum over all dimensions from the published one.
+
+    `vectors` is float32 [n, dimensions], normalized. NaN if one holds a NaN.
+    """
+    import numpy as np
+
+    sums = vectors.sum(axis=1, dtype=np.float64)
+    return float(np.max(np.abs(sums - np.asarray(check.sums, dtype=np.float64))))

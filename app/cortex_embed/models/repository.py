@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import asdict
 
+from cortex_embed.domain import LATE_POSITIONS
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models import artifact as artifacts
 from cortex_embed.models.fingerprint import fingerprints
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "cortex-embed.toml"
 CONFIG = "config.json"
+_READER = "sentence_bert_config.json"
 GRAPHS = ("onnx/model.onnx", "model.onnx")
 """Where exporters put the float32 graph, in order of preference."""
 _KEYS = frozenset(
@@ -35,15 +37,12 @@ _KEYS = frozenset(
     | {"max_tokens", "query_prefix", "document_prefix", "matryoshka", "onnx", "precision", "alone"}
     | {"layer_norm"}
 )
-_POOLING_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last_token",
-}
-_PROMPTS = {"query_prefix": ("query",), "document_prefix": ("document", "passage")}
+_POOLING_MODES = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+_OLDER_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+"""Before sentence-transformers 6 each mode had a key of its own, `pooling_mode_` and its name."""
+_PROMPTS = {"query_prefix": ("query",), "document_prefix": ("document", "passage", "corpus")}
+"""What encode_query and encode_document look for, in this order."""
 _MODULES = {"Transformer", "Pooling", "Normalize"}
-# These architectures number positions from padding_idx + 1 on (fairseq's habit).
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 _OTHER_NAMES = {
     "hidden": ("hidden_size", "d_model", "dim", "n_embd"),
     "layers": ("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
@@ -90,6 +89,7 @@ def describe(directory: Path, *, name: str | None = None) -> Description:
         **_sentence_transformers(directory, decided="pooling" in own),
         **own,
     }
+    _refuse_unheard(directory, said)
     graph = said.get("onnx") or next((g for g in GRAPHS if (directory / g).is_file()), None)
     if graph is None or not (directory / graph).is_file():
         raise ModelFileError(
@@ -277,10 +277,7 @@ def _sentence_transformers(directory: Path, *, decided: bool) -> dict[str, Any]:
     if modules:
         said["normalize"] = "Normalize" in modules.values()
     prompts = (_json(directory, "config_sentence_transformers.json") or {}).get("prompts") or {}
-    for key, names in {
-        "query_prefix": ("query",),
-        "document_prefix": ("document", "passage"),
-    }.items():
+    for key, names in _PROMPTS.items():
         found = next((prompts[name] for name in names if prompts.get(name)), None)
         if found is not None:
             said[key] = found
@@ -300,9 +297,7 @@ def _modules(directory: Path) -> dict[str, str]:
 
 
 def _pooling(config: dict[str, Any], path: Path, *, decided: bool) -> str:
-    modes = [
-        key for key, value in config.items() if key.startswith("pooling_mode_") and value is True
-    ]
+    modes = _modes(config)
     if len(modes) == 1 and modes[0] in _POOLING_MODES:
         return _POOLING_MODES[modes[0]]
     if decided:
@@ -311,6 +306,43 @@ def _pooling(config: dict[str, Any], path: Path, *, decided: bool) -> str:
         f"{path} asks for {' and '.join(modes) or 'no pooling'}; only "
         f"{', '.join(_POOLING_MODES)} alone can be honoured."
     )
+
+
+def _modes(config: dict[str, Any]) -> list[str]:
+    said = config.get("pooling_mode")
+    if said is not None:
+        return [str(mode) for mode in said] if isinstance(said, list) else [str(said)]
+    older = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    return [_OLDER_MODES.get(key, key.removeprefix("pooling_mode_")) for key in older]
+
+
+def _refuse_unheard(directory: Path, said: Mapping[str, Any]) -> None:
+    """What changes vectors in sentence-transformers and is not done here. Raises ModelFileError."""
+    place = next((p for p, kind in _modules(directory).items() if kind == "Pooling"), "1_Pooling")
+    pooling = _json(directory, f"{place}/{CONFIG}") or {}
+    if pooling.get("include_prompt") is False and (said["query_prefix"] or said["document_prefix"]):
+        raise ModelFileError(
+            f"{directory / place / CONFIG} leaves the prefix out of the pooling (include_prompt), "
+            f'which cannot be honoured. To do without prefixes, state query_prefix = "" and '
+            f'document_prefix = "" in {directory / DESCRIPTION}.'
+        )
+    reader = _json(directory, _READER) or {}
+    if reader.get("do_lower_case") is True and not _lowers(
+        (_json(directory, artifacts.TOKENIZER) or {}).get("normalizer")
+    ):
+        raise ModelFileError(
+            f"{directory / _READER} wants texts in lower case (do_lower_case), and "
+            f"{artifacts.TOKENIZER} leaves them as they are. Save the tokenizer with a Lowercase "
+            "normalizer."
+        )
+
+
+def _lowers(normalizer: Any) -> bool:
+    if not isinstance(normalizer, dict):
+        return False
+    if normalizer.get("type") == "Sequence":
+        return any(map(_lowers, normalizer.get("normalizers") or ()))
+    return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True
 
 
 def _number(config: Mapping[str, Any], what: str) -> int:
@@ -326,10 +358,10 @@ def _max_tokens(directory: Path, config: dict[str, Any]) -> int:
     limits = []
     positions = next((config[k] for k in _OTHER_NAMES["positions"] if config.get(k)), None)
     if isinstance(positions, int):
-        offset = config.get("model_type") in _OFFSET_POSITIONS
+        offset = config.get("model_type") in LATE_POSITIONS
         limits.append(positions - (int(config.get("pad_token_id") or 1) + 1 if offset else 0))
     for name, key in (
-        ("sentence_bert_config.json", "max_seq_length"),
+        (_READER, "max_seq_length"),
         ("tokenizer_config.json", "model_max_length"),
     ):
         value = (_json(directory, name) or {}).get(key)

@@ -44,7 +44,7 @@ def pool_of(
         if artifact is None:
             candidates.append(_hash())
             continue
-        size = memory.footprint(artifact, precision)
+        size = memory.footprint(artifact, precision, states=artifact is models[0][0])
         make = partial(local, artifact, precision, run_memory=share)
         candidates.append(Candidate(artifact.spec.id, make, size.loaded, size.loading))
     return ModelPool(candidates, max_memory=bound, idle=settings.model_idle)

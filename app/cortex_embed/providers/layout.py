@@ -111,9 +111,18 @@ def introspect(
     *,
     dimensions: int,
     pooling: Pooling,
+    late_positions: bool = False,
 ) -> Layout:
-    """Raises ModelFileError for a graph that is no encoder of token ids, or not of this width."""
+    """Raises ModelFileError for a graph that is no encoder of token ids, or not of this width.
+
+    With `late_positions` (`domain.LATE_POSITIONS`) it has to find out the positions by itself.
+    """
     _check_inputs(file, inputs)
+    if late_positions and any(port.name == "position_ids" for port in inputs):
+        raise ModelFileError(
+            f"{file} wants position_ids, and this family counts them from its padding token's id "
+            "on, which only the model knows. Export the model again without them."
+        )
     fitting = [o for o in outputs if o.type in _FLOATS and o.name != _NEVER]
     pooled = [o for o in fitting if len(o.shape) == 2 and _fits(o, dimensions)]
     states = [o for o in fitting if len(o.shape) == 3 and _fits(o, dimensions)]

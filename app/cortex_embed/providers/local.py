@@ -201,6 +201,7 @@ class LocalProvider:
                 dimensions=self.spec.dimensions,
                 pooling=self.spec.pooling,
                 threads=self._threads,
+                late_positions=self.spec.has_late_positions,
             )
         return Engine(graph, dimensions=self.spec.dimensions, threads=self._threads)
 

@@ -35,6 +35,9 @@ _PROCESS = 96 * 2**20
 _WEIGHTS = 1.6
 _FOREIGN_WEIGHTS = 3.2
 """While a graph that is not ours is optimized, its weights are there three times."""
+_STATES = 0.6
+"""What the session of token states takes on top, once somebody asks for them: 41 MB of 86 MB of
+float32 weights, 12 of 23 in int8."""
 _TOKENIZER = 24.0
 """tokenizer.json is text; its vocabulary and trie take ten times (WordPiece) to 24 (Unigram)."""
 _SESSION = 12 * 2**20
@@ -105,13 +108,25 @@ class Footprint:
     loading: int
 
 
-def footprint(artifact: Artifact, precision: str) -> Footprint:
-    """What `artifact` will take in `precision`, by the sizes of its files."""
-    weights = {g.data for g in artifact.graphs if g.precision == precision}
-    data = sum(artifact.files[name].size for name in weights)
+def footprint(artifact: Artifact, precision: str, *, states: bool = False) -> Footprint:
+    """What `artifact` will take in `precision`, by the sizes of its files.
+
+    With `states`, its session of token states is counted before it is made: whoever asks for
+    them first must not be what breaks the bound.
+    """
+    graphs = [g for g in artifact.graphs if g.precision == precision]
     rest = int(_TOKENIZER * artifact.files["tokenizer.json"].size) + _SESSION
-    loaded = int(_WEIGHTS * data) + rest
-    return Footprint(loaded, loaded if artifact.is_own else int(_FOREIGN_WEIGHTS * data) + rest)
+    if not artifact.is_own:
+        # The graph, and what lies beside it: a manifest does not say which file holds weights.
+        small = {"tokenizer.json", "config.json"}
+        data = sum(f.size for name, f in artifact.files.items() if name not in small)
+        return Footprint(int(_WEIGHTS * data) + rest, int(_FOREIGN_WEIGHTS * data) + rest)
+    data = sum(artifact.files[name].size for name in {g.data for g in graphs})
+    factor = _WEIGHTS
+    if states and any(g.output == "tokens" for g in graphs):
+        factor += _STATES
+    loaded = int(factor * data) + rest
+    return Footprint(loaded, loaded)
 
 
 def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -> tuple[int, int]:
@@ -122,7 +137,10 @@ def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -
     the least that would do, where a model would not fit alone.
     """
     bound = models or limit // 2
-    needed = max(footprint(a, precision).loading for a, precision in artifacts)
+    # Token states are asked of the default model alone, which is the first.
+    needed = max(
+        footprint(a, precision, states=a is artifacts[0][0]).loading for a, precision in artifacts
+    )
     if bound and needed > bound:
         whence = "" if models else " (half of --max-memory)"
         raise UsageError(

@@ -28,8 +28,16 @@ if TYPE_CHECKING:
 class RepositoryEngine:
     """Does what `Engine` does, for any encoder of token ids."""
 
-    def __init__(self, model: Path, *, dimensions: int, pooling: Pooling, threads: int = 1) -> None:
-        """Load the graph and find out its layout. Raises ModelFileError."""
+    def __init__(
+        self,
+        model: Path,
+        *,
+        dimensions: int,
+        pooling: Pooling,
+        threads: int = 1,
+        late_positions: bool = False,
+    ) -> None:
+        """Load the graph and find out its layout (see `introspect`). Raises ModelFileError."""
         self._model = model
         self._dimensions = dimensions
         self._session = make_session(model, threads, optimize=True)
@@ -39,6 +47,7 @@ class RepositoryEngine:
             [Port(o.name, o.type, tuple(o.shape)) for o in self._session.get_outputs()],
             dimensions=dimensions,
             pooling=pooling,
+            late_positions=late_positions,
         )
 
     def widen(self) -> None:

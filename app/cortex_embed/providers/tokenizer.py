@@ -248,6 +248,12 @@ class Tokenizer:
 
         special = len(self._head) + len(self._tail)
         room = self.max_tokens - special
+        if total + special == 0:  # nothing to compute on, and nobody could pool it
+            raise TextError(
+                index,
+                "nothing is left of the text in this model's tokens (white space alone, say). "
+                "Leave it out, or send a text.",
+            )
         if total > room:
             if truncate == "none":
                 raise TextError(
