@@ -253,7 +253,7 @@ def release_step(session: nox.Session, module: str, *arguments: str) -> None:
 
 @nox.session(default=False)
 def package(session: nox.Session) -> None:
-    """Make this machine's release assets in dist/release: archives, sums, SBOM, licences."""
+    """Make this machine's assets in dist/release; a rehearsal, unless `-- --release`."""
     install(session, "release")
     embed_default_model(session)
     release_step(session, "package", *session.posargs)

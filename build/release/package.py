@@ -1,12 +1,13 @@
 """Make this machine's release assets in dist/release: archives, SBOM, licences, SHA256SUMS.
 
-    python -m release.package                    # freeze both forms, then package them
-    python -m release.package --from dist/frozen # package what `freeze --release` made (and signed)
-    python -m release.package --rehearsal        # with the embedded model: no release
+    python -m release.package                    # a rehearsal, with this checkout's own model
+    python -m release.package --release          # with the table's model, which the hub has
+    python -m release.package --release --from dist/frozen # what was frozen before, and signed
     python -m release.package --sums-only DIR    # only SHA256SUMS, over all targets' assets
 
-It runs where the freezing ran: licence texts and versions are asked of that machine. It must
-never package a model that is not the table's, unless as a rehearsal, which it says.
+It runs where the freezing ran: licence texts and versions are asked of that machine. A rehearsal
+is what a machine without the hub can make: a release in all but the model. It must never pass for
+a release, which is why it says so on stdout, in a file beside the assets and in the SBOM.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _LOUD = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make this machine's release assets.")
     parser.add_argument("--from", dest="frozen", type=Path, metavar="DIR", help="freeze nothing")
-    parser.add_argument("--rehearsal", action="store_true", help="the embedded model: no release")
+    parser.add_argument("--release", action="store_true", help="with the table's model")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR")
     parser.add_argument("--sums-only", type=Path, metavar="DIR", help="of all targets' assets")
     parser.add_argument("--this-target", action="store_true", help="--sums-only for this machine")
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frozen = args.frozen or freeze.FROZEN
         if args.frozen is None:
             freeze.main(
-                ["--release", *(["--rehearsal"] if args.rehearsal else []), "--out", str(frozen)]
+                ["--release", *([] if args.release else ["--rehearsal"]), "--out", str(frozen)]
             )
-        make(table, frozen.resolve(), args.out, rehearsal=args.rehearsal)
+        make(table, frozen.resolve(), args.out, rehearsal=not args.release)
     except (ReleaseError, EmbedError, ValueError) as why:
         print(f"error: {why}", file=sys.stderr)
         return 1
@@ -140,10 +141,10 @@ def refuse_wrong_model(table: Table, frozen: Path, *, rehearsal: bool) -> None:
     if found != wanted and not rehearsal:
         raise ReleaseError(
             f"{frozen} carries {found}, {targets.TABLE.name} wants {wanted}. Freeze with that one, "
-            "or say --rehearsal."
+            "or rehearse: leave --release out."
         )
     if found == wanted and rehearsal:
-        raise ReleaseError(f"{frozen} carries {wanted}, as a release does: leave --rehearsal out.")
+        raise ReleaseError(f"{frozen} carries {wanted}, as a release does: say --release.")
 
 
 def refuse_wrong_version(frozen: Path, target: Target) -> None:

@@ -76,7 +76,7 @@ def build(base: Path, number: int) -> Path:
         "PYTHONHASHSEED": str(number),
     }
     print(f"Building in {place}", flush=True)
-    command = [sys.executable, "-m", "release.package", "--rehearsal"]
+    command = [sys.executable, "-m", "release.package"]
     subprocess.run(
         command, cwd=place, env=environment, check=True, umask=_UMASKS[number],
         stdout=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """What `nox -s package` made, as a stranger has it: unpacked, summed up, run, read.
 
-Needs dist/release: `nox -s package -- --rehearsal` (or a release's).
+Needs dist/release: `nox -s package`.
 """
 
 from __future__ import annotations

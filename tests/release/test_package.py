@@ -80,7 +80,7 @@ def test_assets_that_release_check_takes(
     frozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "release"
-    assert main(frozen, out) == 0
+    assert main(frozen, out, "--release") == 0
     target = targets.here(targets.load())
     assert {path.name for path in out.iterdir()} == {*target.assets, targets.SUMS}
     assets = Assets(out, check.ROOT, targets.load(), (target,), __version__, rehearsal=False)
@@ -99,7 +99,7 @@ def test_assets_that_release_check_takes(
 def test_packaging_twice_gives_the_same_bytes(frozen: Path, tmp_path: Path) -> None:
     made = []
     for name in ("one", "two"):
-        assert main(frozen, tmp_path / name) == 0
+        assert main(frozen, tmp_path / name, "--release") == 0
         made.append((tmp_path / name / targets.SUMS).read_bytes())
     assert made[0] == made[1]
 
@@ -108,10 +108,10 @@ def test_another_model_is_refused_but_as_a_rehearsal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frozen, out = make_frozen(tmp_path / "frozen", MINILM), tmp_path / "release"
-    assert main(frozen, out) == 1
+    assert main(frozen, out, "--release") == 1
     assert f"carries {MINILM}, targets.toml wants {MODEL}" in capsys.readouterr().err
     assert not out.exists()
-    assert main(frozen, out, "--rehearsal") == 0
+    assert main(frozen, out) == 0
     loud = f"REHEARSAL: this is no release. The full assets carry {MINILM}, not {MODEL}."
     assert loud in capsys.readouterr().out
     assert loud in (out / package.REHEARSAL).read_text(encoding="utf-8")
@@ -121,15 +121,15 @@ def test_another_model_is_refused_but_as_a_rehearsal(
 def test_the_table_s_model_is_no_rehearsal(
     frozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(frozen, tmp_path / "release", "--rehearsal") == 1
-    assert "leave --rehearsal out" in capsys.readouterr().err
+    assert main(frozen, tmp_path / "release") == 1
+    assert "say --release" in capsys.readouterr().err
 
 
 def test_an_executable_of_another_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frozen = make_frozen(tmp_path / "frozen", MODEL, version="0.0.1")
-    assert main(frozen, tmp_path / "release") == 1
+    assert main(frozen, tmp_path / "release", "--release") == 1
     said = capsys.readouterr().err
     assert f"says 'cortex-embed 0.0.1', this tree is {__version__}" in said
 
@@ -146,8 +146,8 @@ def test_without_from_both_forms_are_frozen_first(
     monkeypatch.setattr(freeze, "main", asked.append)
     monkeypatch.setattr(freeze, "FROZEN", tmp_path)
     monkeypatch.setattr(package, "make", lambda *_, **__: None)
-    assert package.main(["--rehearsal"]) == 0
     assert package.main([]) == 0
+    assert package.main(["--release"]) == 0
     base = ["--release", "--out", str(tmp_path)]
     assert asked == [["--release", "--rehearsal", *base[1:]], base]
 

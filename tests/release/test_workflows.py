@@ -227,7 +227,7 @@ def test_releases_are_made_by_sessions_in_this_order() -> None:
     build = [name for where, names, _ in called() if where == "release:build" for name in names]
     assert build == ["freeze", "sign", "sign", "smoke", "package"]
     # Frozen anew, it would be packaged without its signature.
-    assert step("release", "build", "Package")["run"].endswith(" -- --from dist/frozen")
+    assert step("release", "build", "Package")["run"].endswith(" -- --release --from dist/frozen")
     assert sign.FROZEN == ROOT / "dist" / "frozen"
 
 
