@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import freeze
+import platform_floor
 import source_date
 import targets
 from cortex_embed import __version__
@@ -39,6 +40,7 @@ OUT = ROOT / "dist" / "release"
 REHEARSAL = "REHEARSAL.txt"
 _LOUD = (
     "REHEARSAL: this is no release. The full assets carry {model}, not {wanted}.\n"
+    "They need {floor}.\n"
     "`nox -s release-check` refuses them without --rehearsal.\n"
 )
 
@@ -78,6 +80,9 @@ def make(table: Table, frozen: Path, out: Path, *, rehearsal: bool) -> None:
     target = targets.here(table)
     refuse_wrong_model(table, frozen, rehearsal=rehearsal)
     refuse_wrong_version(frozen, target)
+    floor, held = platform_floor.check(frozen / "full" / target.exe, target)
+    if not (held or rehearsal):
+        raise ReleaseError(f"{frozen} needs {floor}. Freeze it in the table's container.")
     inventory = Inventory(frozen / "full")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -98,7 +103,7 @@ def make(table: Table, frozen: Path, out: Path, *, rehearsal: bool) -> None:
         print(f"{out / name}: {(out / name).stat().st_size / 1e6:.1f} MB", flush=True)
     print(f"{out / target.sbom}: {len(components)} components")
     if rehearsal:
-        said = _LOUD.format(model=model_of(frozen), wanted=table.release.model)
+        said = _LOUD.format(model=model_of(frozen), wanted=table.release.model, floor=floor)
         (out / REHEARSAL).write_text(said, encoding="utf-8", newline="\n")
         print(said, end="")
     sums.write(out)

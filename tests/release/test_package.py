@@ -60,6 +60,11 @@ def make_frozen(frozen: Path, model: str, version: str = __version__) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def no_library_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform_floor.check", lambda *_: ("glibc 2.28 (x), within", True))
+
+
+@pytest.fixture(autouse=True)
 def model_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The manifest in small names a model; its files are not read."""
 
@@ -123,6 +128,21 @@ def test_the_table_s_model_is_no_rehearsal(
 ) -> None:
     assert main(frozen, tmp_path / "release") == 1
     assert "say --release" in capsys.readouterr().err
+
+
+def test_a_newer_system_than_promised_is_said_and_no_release(
+    frozen: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    needs = "glibc 2.36 (x), but the table promises glibc 2.28"
+    monkeypatch.setattr("platform_floor.check", lambda *_: (needs, False))
+    assert main(frozen, tmp_path / "release", "--release") == 1
+    assert f"needs {needs}. Freeze it in the table's container." in capsys.readouterr().err
+    assert not (tmp_path / "release").exists()
+    assert main(make_frozen(tmp_path / "other", MINILM), tmp_path / "release") == 0
+    assert f"They need {needs}." in (tmp_path / "release" / package.REHEARSAL).read_text("utf-8")
 
 
 def test_an_executable_of_another_version_is_refused(

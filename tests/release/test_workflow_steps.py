@@ -206,7 +206,7 @@ def test_smoke_is_of_both_frozen_forms(exe: str, runner: Any, tmp_path: Path) ->
     done = runner(step("release", "build", "Smoke")["run"], tmp_path, EXE=exe)
     onedir = exe.replace("embed", "embed-onedir")
     full = "dist/frozen/full"
-    assert done.stdout == f"-s smoke -- --exe {full}/{exe} --exe {full}/onedir/{onedir}\n"
+    assert done.stdout == f"-s smoke -- --release --exe {full}/{exe} --exe {full}/onedir/{onedir}\n"
 
 
 @pytest.mark.parametrize("code", [0, 1])
