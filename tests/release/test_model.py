@@ -22,7 +22,7 @@ import targets
 from cortex_embed.domain import Golden
 from cortex_embed.errors import ModelFileError, SelfTestError, UsageError
 from cortex_embed.models.artifact import load_artifact
-from cortex_embed.models.catalogue import CatalogueEntry, SourceFile, find
+from cortex_embed.models.catalogue import CatalogueEntry, SourceFile, SumCheck, find
 from cortex_embed.models.golden import read_goldens
 from make_tiny import make_tiny, tiny_spec
 from release import model
@@ -67,7 +67,9 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting
     known = find("bge-small-en-v1.5")
     assert known is not None
     spec = replace(tiny_spec("cls"), id=ID, repo=REPO, revision=REVISION, aliases=())
-    entry = replace(known, spec=spec, files=files, goldens=(published(),), pypi=None)
+    entry = replace(
+        known, spec=spec, files=files, goldens=(published(),), sum_check=None, pypi=None
+    )
     yield Setting(hub, entry, tmp_path / "dist", monkeypatch)
     hub.close()
 
@@ -115,6 +117,14 @@ def test_a_wrong_golden_vector_stops(setting: Setting, capsys: pytest.CaptureFix
     with pytest.raises(SelfTestError, match="not the model's"):
         setting.prepare(goldens=(wrong,))
     assert "FAIL   1.00e-02 (at most 1e-03)" in capsys.readouterr().out
+
+
+def test_wrong_published_sums_stop(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = published()
+    sums = SumCheck((golden.text,), (100.0,), 1e-3, "somebody@1234", "float32")
+    with pytest.raises(SelfTestError, match="not the model's"):
+        setting.prepare(sum_check=sums)
+    assert "FAIL" in capsys.readouterr().out
 
 
 def test_a_model_without_a_published_vector_is_not_released(setting: Setting) -> None:
