@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.parser
+import re
 import shutil
 import tomllib
 import zipfile
@@ -142,3 +143,10 @@ def test_what_hatchling_says_is_passed_on(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert wheel.main(["--out", str(tmp_path / "wheel")]) == 1
     assert "SOURCE_DATE_EPOCH" in capsys.readouterr().err
+
+
+def test_every_link_of_the_readme_works_on_pypi() -> None:
+    readme = (wheel.ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"(?s)```.*?```", "", readme))
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "http://", "#"))] == []

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -315,3 +317,22 @@ def test_contributing_names_every_secret_and_environment() -> None:
     names = [name for names in sign.SECRETS.values() for name in names]
     environments = {job["environment"] for job in jobs("publish").values()} | {"signing"}
     assert [name for name in (*names, *sorted(environments)) if f"`{name}`" not in text] == []
+
+
+FLAGS = [
+    ("build/freeze.py", "--release"), ("build/smoke.py", "--exe"), ("build/smoke.py", "--release"),
+    ("release.sign", "--verify"), ("release.package", "--from"), ("release.package", "--release"),
+    ("release.package", "--sums-only"), ("release.check", "--assets"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "flag"), FLAGS)
+def test_flags_that_workflows_and_sessions_pass_exist(what: str, flag: str) -> None:
+    command = [what] if what.endswith(".py") else ["-m", what]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(("build", "app"))}
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert flag in done.stdout
