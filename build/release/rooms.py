@@ -68,7 +68,7 @@ def build_room(work: Path, target: Target, python: str) -> Room:
 
 
 def freeze(room: Room, target: Target, python: str, out: Path) -> None:
-    """Both executables and the directory form of this source tree, into `out`.
+    """Both executables, the directory form and the assets of this source tree, into `out`.
 
     The wheels are put there from outside, with the lock's hashes: the room has no network.
     Raises RoomError, CalledProcessError.
@@ -84,21 +84,26 @@ def freeze(room: Room, target: Target, python: str, out: Path) -> None:
             shutil.copy2(ROOT / name, inside[_SRC])
     # Copies: a room must not reach into this machine's cache by a link.
     command = [*wheels.install(python, inside[_SITE]), "--link-mode", "copy"]
-    wheels.installer(target, *command, "-r", str(wheels.FREEZE))
+    wheels.installer(target, *command, "-r", str(wheels.RELEASE))
     log = fresh(out.with_name(f"freeze-{target.name}.log"))
     variables = {
-        "PYTHONPATH": f"{_SRC}/app:{_SITE}",
+        "PYTHONPATH": f"{_SRC}/app:{_SRC}/build:{_SITE}",
         # The room has no git to ask.
         source_date.VARIABLE: str(source_date.epoch()),
     }
+    inside_python = f"{old_python.PREFIX}/bin/python{python}"
     for form, flags in (("full", ()), ("slim", ("--slim",))):
-        command = [f"{old_python.PREFIX}/bin/python{python}", "build/freeze.py", *flags]
-        room.run(*command, "--out", f"{_OUT}/{form}", cwd=_SRC, env=variables, log=log)
+        command = [inside_python, "build/freeze.py", *flags, "--out", f"{_OUT}/{form}"]
+        room.run(*command, cwd=_SRC, env=variables, log=log)
+    # Here, not outside: licence texts and versions are those of the room's libraries.
+    command = [inside_python, "-m", "release.package", "--from", _OUT, "--out", f"{_OUT}/release"]
+    room.run(*command, cwd=_SRC, env=variables, log=log)
     shutil.rmtree(out, ignore_errors=True)
     # Not the models: `expect` has the full one's from the room.
     left = shutil.ignore_patterns(".work")
     shutil.copytree(inside[_OUT] / "full", out, symlinks=True, ignore=left)
     shutil.copytree(inside[_OUT] / "slim", out / "slim", symlinks=True, ignore=left)
+    shutil.copytree(inside[_OUT] / "release", out / "release")
 
 
 def bare_room(clean: Room, root: Path) -> Room:

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 RUNTIME = ROOT / "requirements" / "runtime.lock"
 FREEZE = ROOT / "requirements" / "freeze.lock"
+RELEASE = ROOT / "requirements" / "release.lock"
 # Of freeze.lock a bundle holds only this, its bootloader, beside what runtime.lock names.
 BOOTLOADER = "pyinstaller"
 # Newer than any system: so that uv lists every wheel, and not only those that the table allows.
