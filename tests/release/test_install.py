@@ -244,6 +244,12 @@ def test_another_one_of_that_name_is_left_alone(room: Room, server: Server) -> N
     assert room.exe.read_text(encoding="utf-8") == "pip's\n"
 
 
+def as_at_a_terminal() -> None:
+    """Under nohup, or in a script's background, they are ignored, which no shell can undo."""
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_an_interruption_leaves_nothing(
     any_room: Room, server: Server, name: str, code: int
@@ -254,7 +260,7 @@ def test_an_interruption_leaves_nothing(
     process = subprocess.Popen(
         room.command("--base-url", f"{server.url}/one"), env=room.environment, cwd=room.home,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=as_at_a_terminal,
     )  # fmt: skip
     assert server.stalling.wait(30)
     os.killpg(process.pid, getattr(signal, name))  # as a terminal does
