@@ -260,7 +260,8 @@ def test_an_interruption_leaves_nothing(
     process = subprocess.Popen(
         room.command("--base-url", f"{server.url}/one"), env=room.environment, cwd=room.home,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        start_new_session=True, preexec_fn=as_at_a_terminal,
+        start_new_session=True,
+        preexec_fn=as_at_a_terminal,  # noqa: PLW1509 - it takes no lock: two system calls
     )  # fmt: skip
     assert server.stalling.wait(30)
     os.killpg(process.pid, getattr(signal, name))  # as a terminal does
