@@ -23,7 +23,9 @@ LIFETIME = 20.0  # nothing outlives a test run that was killed
 
 
 def outer() -> None:
-    directory = Path(tempfile.mkdtemp(prefix=f"_MEI{os.getpid():08x}"))
+    # With `dir`: without it tempfile first tries the place with a file, which a kill leaves behind.
+    name = f"_MEI{os.getpid():08x}"
+    directory = Path(tempfile.mkdtemp(prefix=name, dir=os.environ["TMPDIR"]))
     for name in ("a.so", "b.so", "cortex-embed.marker", "c.so"):
         (directory / name).touch()
         time.sleep(0.005)
