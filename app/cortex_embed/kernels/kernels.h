@@ -1,0 +1,89 @@
+/* The interface between Python (`cortex_embed.kernels`) and the compiled kernels.
+ *
+ * Plain C, no allocation, no I/O, no state: every buffer is the caller's, so that any number of
+ * threads may run at once, and what a run takes is known before it starts. Nothing here may
+ * reduce over a batch: a row's values depend on its own text alone, to the last bit.
+ */
+#ifndef CORTEX_EMBED_KERNELS_H
+#define CORTEX_EMBED_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define CK_API __declspec(dllexport)
+#else
+#define CK_API __attribute__((visibility("default")))
+#endif
+
+/* Raised whenever a struct, a tensor's place or a function below changes. */
+#define CK_ABI 1
+
+/* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
+enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_NEON_DOT = 4, CK_ISAS = 5 };
+
+enum ck_pooling { CK_MEAN = 0, CK_CLS = 1 };
+
+/* What `ck_model.shape` says of an encoder. `hidden` and `intermediate` are multiples of 64,
+ * `hidden / heads` is 32 or 64. `quantized` is 1 for int8 weights, 0 for float32. */
+typedef struct {
+    int32_t layers, hidden, heads, intermediate, pooling, quantized;
+    float epsilon;
+} ck_shape;
+
+/* One linear layer as the graph stores it: [in, out] row-major. In int8, `scale` is float32
+ * [out], `step` the input's constant scale (0: each row by its own peak), `zero` its zero
+ * point; in float32 they are NULL, 0 and 0. */
+typedef struct {
+    const void *weight;
+    const float *scale, *bias;
+    float step;
+    int32_t zero;
+} ck_linear;
+
+/* float32 [hidden] each; `smoothing` may be NULL: what is added back is then what is read. */
+typedef struct {
+    const float *gamma, *beta, *smoothing;
+} ck_norm;
+
+/* In the order of running: query, key, value, output, up, down. */
+typedef struct {
+    ck_linear linears[6];
+    ck_norm attention_norm, output_norm;
+} ck_layer;
+
+typedef struct {
+    ck_shape shape;
+    int32_t isa;
+    const void *words;       /* int8 or float32 [vocabulary, hidden] */
+    const float *word_scale; /* float32 [vocabulary]; NULL in float32 */
+    const float *positions;  /* float32 [positions, hidden] */
+    ck_norm embedding_norm;
+    const ck_layer *layers;
+    const void *packed; /* what ck_pack wrote */
+} ck_model;
+
+/* A run split over several threads, each with its own `rank`; zeroed before the first use. */
+typedef struct {
+    int32_t ranks;
+    int32_t arrived, round;
+} ck_team;
+
+CK_API int32_t ck_abi(void);
+/* Bits of the instruction sets that this library has and this processor and system run. */
+CK_API uint32_t ck_supported(void);
+/* Bytes of the packed weights, a multiple of 64; 0 for a shape or an isa that is not supported. */
+CK_API int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa);
+/* Rearrange the weights of `model` into `packed`, aligned to 64 bytes. */
+CK_API void ck_pack(const ck_model *model, void *packed);
+/* Bytes that a run of so many tokens in so many texts, the longest of `longest`, needs. */
+CK_API int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t texts,
+                                  int64_t longest, int32_t ranks);
+/* Token ids of all texts one after the other, text i at offsets[i] .. offsets[i + 1]; every
+ * text has at least one, every id is in the vocabulary, every length within the positions.
+ * `out` is float32 [texts, hidden], pooled and not normalized. `team` is NULL for one thread;
+ * otherwise all its ranks call this with the same arguments but `rank`, at the same time. */
+CK_API void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets,
+                   int64_t texts, float *out, void *workspace, ck_team *team, int32_t rank);
+
+#endif
