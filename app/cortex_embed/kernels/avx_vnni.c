@@ -1,0 +1,8 @@
+/* AVX2 with the integer dot product (Alder Lake and later without AVX-512). */
+#include <immintrin.h>
+#define VW 8
+#define NR 16
+#define GROUP 2
+#define NAME ck_avx_vnni
+#define dot4(sum, x, w) ((vi)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(x), (__m256i)(w)))
+#include "encoder.inc"

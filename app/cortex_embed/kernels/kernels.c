@@ -1,0 +1,105 @@
+/* The library's functions: which instruction set runs, and how the threads of one run meet. */
+#include "kernels.h"
+#include "shared.h"
+
+#if defined(_WIN32)
+__declspec(dllimport) int __stdcall SwitchToThread(void);
+static void let_others_run(void) { SwitchToThread(); }
+#else
+#include <sched.h>
+static void let_others_run(void) { sched_yield(); }
+#endif
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+
+static void rest(void) { _mm_pause(); }
+
+/* XCR0: which registers the system saves. (Intel SDM volume 1, 13.3; bits 1-2 YMM, 5-7 ZMM) */
+static uint32_t saved_registers(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+uint32_t ck_supported(void) {
+    uint32_t a, b, c, d, found = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    const uint32_t osxsave = 1u << 27, avx = 1u << 28, fma = 1u << 12;
+    if ((c & (osxsave | avx | fma)) != (osxsave | avx | fma)) return 0;
+    uint32_t saved = saved_registers();
+    if ((saved & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    /* EBX: AVX2 5, AVX512F 16, DQ 17, BW 30, VL 31; ECX: AVX512_VNNI 11 (SDM volume 2, CPUID) */
+    const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    if (!(b & 1u << 5)) return 0;
+    found = 1u << CK_AVX2;
+    if ((b & avx512) == avx512 && (saved & 0xe6) == 0xe6) {
+        found |= 1u << CK_AVX512;
+        if (c & 1u << 11) found |= 1u << CK_AVX512_VNNI;
+    }
+    /* Subleaf 1, EAX bit 4: AVX-VNNI. */
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) found |= 1u << CK_AVX_VNNI;
+    return found;
+}
+
+static const ck_kernels *const table[CK_ISAS] = {&ck_avx2, &ck_avx_vnni, &ck_avx512, &ck_avx512_vnni, NULL};
+
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+static void rest(void) { __asm__ volatile("yield"); }
+
+uint32_t ck_supported(void) {
+#if defined(__linux__)
+    /* HWCAP_ASIMDDP (Linux, arch/arm64/include/uapi/asm/hwcap.h) */
+    return getauxval(AT_HWCAP) & 1u << 20 ? 1u << CK_NEON_DOT : 0;
+#else
+    return 1u << CK_NEON_DOT; /* every Mac with an ARM processor has it */
+#endif
+}
+
+static const ck_kernels *const table[CK_ISAS] = {NULL, NULL, NULL, NULL, &ck_neon_dot};
+#endif
+
+int32_t ck_abi(void) { return CK_ABI; }
+
+static int is_supported(const ck_shape *s, int32_t isa) {
+    if (isa < 0 || isa >= CK_ISAS || !table[isa] || !(ck_supported() >> isa & 1)) return 0;
+    if (s->layers < 1 || s->heads < 1 || s->hidden < 64 || s->hidden % 64 || s->hidden % s->heads) return 0;
+    if (s->intermediate < 64 || s->intermediate % 64) return 0;
+    int32_t width = s->hidden / s->heads;
+    return width == 32 || width == 64;
+}
+
+int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa) {
+    return is_supported(shape, isa) ? table[isa]->packed_bytes(shape) : 0;
+}
+
+void ck_pack(const ck_model *model, void *packed) { table[model->isa]->pack(model, packed); }
+
+int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t texts, int64_t longest,
+                           int32_t ranks) {
+    return table[model->isa]->workspace_bytes(&model->shape, tokens, texts, longest, ranks);
+}
+
+void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets, int64_t texts, float *out,
+            void *workspace, ck_team *team, int32_t rank) {
+    table[model->isa]->run(model, ids, offsets, texts, out, workspace, team, rank);
+}
+
+void ck_meet(ck_team *team) {
+    if (!team) return;
+    int32_t round = __atomic_load_n(&team->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->ranks) {
+        __atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++) {
+        if (spins < 2000) rest();
+        else let_others_run();
+    }
+}
