@@ -351,6 +351,9 @@ def _check_shapes(encoder: Encoder) -> None:
     norms = [encoder.norm]
     for layer in encoder.layers:
         norms += [layer.attention_norm, layer.output_norm]
+        by_row = [linear.step == 0 for linear in layer.linears]
+        if encoder.is_quantized and by_row != [False] * 5 + [True]:
+            raise NativeEngineError("its inputs are scaled by row where ours are not")
         for linear, shape in zip(layer.linears, widths, strict=True):
             if (linear.scale is not None) != encoder.is_quantized:
                 raise NativeEngineError("it is float32 in part, and int8 in part")
