@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cortex_embed.errors import ModelFileError
+from cortex_embed.errors import ModelFileError, NativeEngineError
+from cortex_embed.kernels import INSTRUCTION_SETS, load, supported
 from cortex_embed.models.catalogue import find
 from cortex_embed.models.store import EMBEDDED_DIR, load_artifact
 from export_onnx import export
-from make_tiny import GEOMETRY_ID, geometry_spec, make_geometry, make_tiny, tiny_spec
+from make_tiny import (
+    GEOMETRY_ID,
+    geometry_spec,
+    kernel_spec,
+    make_geometry,
+    make_kernel_sized,
+    make_tiny,
+    tiny_spec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cortex_embed.kernels.binding import Kernels
     from cortex_embed.models.artifact import Artifact
     from make_tiny import TinyPooling
 
@@ -41,6 +51,35 @@ def tiny_cls(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def tiny_mean(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """32 dimensions, mean pooling, 48 tokens of 64 positions, without prefixes. Read only."""
     return _tiny(tmp_path_factory, "mean")
+
+
+@pytest.fixture(scope="session")
+def kernel_cls(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """As `tiny_cls`, with 64 dimensions in heads of 32: the native engine runs it. Read only."""
+    return _kernel_sized(tmp_path_factory, "cls")
+
+
+@pytest.fixture(scope="session")
+def kernel_mean(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """As `tiny_mean`, likewise. Read only."""
+    return _kernel_sized(tmp_path_factory, "mean")
+
+
+@pytest.fixture(scope="session")
+def kernel_sets() -> tuple[str, ...]:
+    """The instruction sets that the compiled kernels have for this processor, best first."""
+    try:
+        return supported()
+    except NativeEngineError as why:
+        pytest.fail(f"This test needs the kernels; `nox -s tests` compiles them: {why.message}.")
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def kernels(request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]) -> Kernels:
+    """The kernels of each instruction set that this processor has."""
+    if request.param not in kernel_sets:
+        pytest.skip(f"this processor has no {request.param}")
+    return load(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +119,12 @@ def _tiny(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
     base = factory.mktemp(f"tiny-{pooling}")
     spec = tiny_spec(pooling)
     return export(make_tiny(base / "source", pooling), spec, base / spec.id)
+
+
+def _kernel_sized(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
+    base = factory.mktemp(f"kernel-{pooling}")
+    spec = kernel_spec(pooling)
+    return export(make_kernel_sized(base / "source", pooling), spec, base / spec.id)
 
 
 def embed_directly(

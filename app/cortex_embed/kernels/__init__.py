@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "NEON dot product")
 """From the least to the most; the place is the number that kernels.h gives it."""
+POOLINGS = ("mean", "cls")
+"""Likewise."""
 _SYSTEMS = {"linux": ("linux", "so"), "darwin": ("macos", "dylib"), "win32": ("windows", "dll")}
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ABI = 1
-POOLINGS = ("mean", "cls")
-"""The place is the number that kernels.h gives it."""
 _Fields = list[tuple[str, Any]]
 
 

@@ -342,6 +342,7 @@ def _check_shapes(encoder: Encoder) -> None:
     hidden, wide = encoder.hidden, encoder.intermediate
     kind = "int8" if encoder.is_quantized else "float32"
     widths = [(hidden, hidden)] * 4 + [(hidden, wide), (wide, hidden)]
+    vectors: tuple[Floats | None, ...]
     tables: list[tuple[str, Any, str, tuple[int, ...]]] = [
         ("words", encoder.words, kind, (len(encoder.words), hidden)),
         ("positions", encoder.positions, "float32", (len(encoder.positions), hidden)),
@@ -359,14 +360,14 @@ def _check_shapes(encoder: Encoder) -> None:
                 raise NativeEngineError("it is float32 in part, and int8 in part")
             tables.append((linear.name, linear.weight, kind, shape))
             vectors = (linear.bias, linear.scale)
-            tables += [(linear.name, v, "float32", shape[1:]) for v in vectors if v is not None]
+            tables += [(linear.name, v, "float32", (shape[1],)) for v in vectors if v is not None]
     for norm in norms:
         vectors = (norm.gamma, norm.beta, norm.smoothing)
         tables += [("norm", v, "float32", (hidden,)) for v in vectors if v is not None]
-    for name, array, dtype, shape in tables:
-        if array.dtype != dtype or array.shape != shape:
+    for name, array, dtype, expected in tables:
+        if array.dtype != dtype or array.shape != expected:
             raise NativeEngineError(
-                f"its {name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
+                f"its {name} is {array.dtype} {list(array.shape)}, not {dtype} {list(expected)}"
             )
     if hidden % encoder.heads:
         raise NativeEngineError(f"its {encoder.heads} heads do not share {hidden} channels evenly")

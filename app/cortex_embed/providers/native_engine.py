@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cortex_embed.kernels import binding
     from cortex_embed.kernels.binding import Kernels
     from cortex_embed.models import encoder_graph as graphs
-    from cortex_embed.models.graph_tensors import Graph
     from cortex_embed.providers.team import Team
     from cortex_embed.vectors import Vectors
 
@@ -182,7 +181,7 @@ class _Workspaces:
 
 def _model_of(encoder: graphs.Encoder, isa: int) -> binding.Model:
     """`encoder` as the kernels read it: addresses of its arrays, which must outlive it."""
-    from cortex_embed.kernels import binding
+    from cortex_embed.kernels import POOLINGS, binding
 
     layers = (binding.Layer * len(encoder.layers))()
     for made, layer in zip(layers, encoder.layers, strict=True):
@@ -198,7 +197,7 @@ def _model_of(encoder: graphs.Encoder, isa: int) -> binding.Model:
         hidden=encoder.hidden,
         heads=encoder.heads,
         intermediate=encoder.intermediate,
-        pooling=binding.POOLINGS.index(encoder.pooling),
+        pooling=POOLINGS.index(encoder.pooling),
         quantized=encoder.is_quantized,
         epsilon=encoder.epsilon,
     )

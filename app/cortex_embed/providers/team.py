@@ -90,7 +90,7 @@ def _take_part(call: Callable[..., object], rank: int, turn: Turn, ended: Ended)
         failed: BaseException | None = None
         try:
             call(*arguments, rank)
-        except BaseException as why:  # noqa: BLE001 - whatever it is, rank 0 waits to hear of it
+        except BaseException as why:
             failed = why
         ended.put(failed)
         del arguments  # they may be large, and the next turn far away
