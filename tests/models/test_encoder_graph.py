@@ -91,7 +91,7 @@ def test_other_families_are_refused(name: str, tmp_path: Path) -> None:
     out = tmp_path / "artifact"
     source = make_family(tmp_path / "source", name)
     artifact = export(source, TINY[name], out, precisions=["fp32"])
-    with pytest.raises(NativeEngineError, match="where ours has|attention"):
+    with pytest.raises(NativeEngineError, match=r"where ours has|attention"):
         read_encoder(artifact.directory / "model.onnx")
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from cortex_embed.errors import UsageError
 from cortex_embed.models.artifact import FileFact
 from cortex_embed.providers import memory
-from cortex_embed.providers.engines import Chosen
+from cortex_embed.providers.engines import Chosen, EngineChoice
 
 if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
@@ -150,6 +150,28 @@ def test_weights_beside_a_graph_of_others_count(tiny_mean: Artifact) -> None:
     found = memory.footprint(Chosen(foreign, "fp32"))
     assert found.loaded > 1.5 * 2_000 * MIB
     assert found.loading > 3 * 2_000 * MIB
+
+
+def test_the_native_engine_takes_what_its_kernels_say(
+    minilm_artifact: Artifact, kernel_sets: tuple[str, ...]
+) -> None:
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    native = EngineChoice("native")
+    run = memory.runs(Chosen(minilm_artifact, "int8", native))
+    assert 0 < run(16, 16) < run(256, 16) < run(256, 256) < run(512, 256)
+    assert run(256, 256) < 64 * MIB
+    found = memory.fit(4096 * MIB, 200 * MIB, run, 256, workers=4, max_batch_tokens=1024)
+    assert found == memory.Fit(workers=4, max_batch_tokens=1024)
+    little = memory.within(run(300, 256) * 3, run, 256, workers=2, max_batch_tokens=1024)
+    assert (little.workers, little.max_batch_tokens) == (2, 300)
+    for precision in ("int8", "fp32"):
+        size = memory.footprint(Chosen(minilm_artifact, precision, native))
+        other = memory.footprint(Chosen(minilm_artifact, precision))
+        assert size.loaded < size.loading
+        assert size.loaded < other.loaded
+        states = memory.footprint(Chosen(minilm_artifact, precision, native), states=True)
+        assert states.loaded > size.loaded
 
 
 def test_several_models_share_the_process(tiny_mean: Artifact, minilm_artifact: Artifact) -> None:

@@ -165,12 +165,12 @@ class _Workspaces:
         try:
             found = self._free.pop()  # atomic, as is append: threads need no lock for it
         except IndexError:
-            found = aligned(0)
-        too_large = found.nbytes > max(_KEPT, _MUCH_LARGER * size)
-        if found.nbytes < size or too_large:
+            pass
+        else:
+            if size <= found.nbytes <= max(_KEPT, _MUCH_LARGER * size):
+                return found
             del found  # before there are two
-            return aligned(-(-size // _STEP) * _STEP)
-        return found
+        return aligned(-(-size // _STEP) * _STEP)
 
     def put(self, workspace: Bytes) -> None:
         self._free.append(workspace)
