@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
+from cortex_embed.kernels import load
 from cortex_embed.providers import memory
 from cortex_embed.providers.engine import Engine, newest_opset
 from cortex_embed.providers.native_engine import NativeEngine
@@ -141,6 +142,23 @@ def test_real_weights_are_invariant_to_the_bit(
     both = np.concatenate([engine.run_alone([ids]) for ids in texts])
     assert together.tobytes() == alone.tobytes() == both.tobytes()
     assert engine.run(texts[::-1])[::-1].tobytes() == together.tobytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("fixture", REAL)
+def test_every_instruction_set_gives_the_same_bits(
+    fixture: str, precision: str, request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]
+) -> None:
+    if len(kernel_sets) < 2:
+        pytest.skip(f"this processor has only {', '.join(kernel_sets) or 'none of them'}")
+    artifact: Artifact = request.getfixturevalue(fixture)
+    graph, width = artifact.graph_for(precision), artifact.spec.dimensions
+    texts = of_lengths([1, 2, 15, 16, 17, 33, 48] * 3)
+    found = {
+        NativeEngine(graph, dimensions=width, kernels=load(one)).run(texts).tobytes()
+        for one in kernel_sets
+    }
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
