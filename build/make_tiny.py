@@ -93,6 +93,19 @@ def tiny_spec(pooling: TinyPooling) -> ModelSpec:
     )
 
 
+def kernel_spec(pooling: TinyPooling) -> ModelSpec:
+    """A tiny model of the least shape that the native kernels run."""
+    name = f"tiny-kernel-{pooling}"
+    return replace(
+        tiny_spec(pooling),
+        id=name,
+        repo=f"cortex-embed/{name}",
+        dimensions=64,
+        aliases=(),
+        matryoshka=(),
+    )
+
+
 def geometry_spec(like: str = "bge-small-en-v1.5") -> ModelSpec:
     """The spec of a catalogue model under another name: random weights must not pass for it."""
     return replace(
@@ -118,6 +131,15 @@ def make_tiny(out: Path, pooling: TinyPooling) -> Path:
     config["vocab_size"] = len(vocabulary)
     seed = {"cls": 20_001, "mean": 20_002}[pooling]
     return _write(out, config, seed, spread=0.25, tokenizer=tiny_tokenizer(vocabulary))
+
+
+def make_kernel_sized(out: Path, pooling: TinyPooling) -> Path:
+    """Write the source files of `kernel_spec`'s model into `out` and return it."""
+    vocabulary = tiny_vocabulary()
+    config = _config(layers=2, hidden=64, heads=2, intermediate=128, positions=64)
+    config["vocab_size"] = len(vocabulary)
+    seed = {"cls": 40_001, "mean": 40_002}[pooling]
+    return _write(out, config, seed, spread=0.18, tokenizer=tiny_tokenizer(vocabulary))
 
 
 def make_repository(out: Path, pooling: TinyPooling) -> Path:

@@ -8,6 +8,10 @@ import pytest
 
 from tests.models_fixtures import (  # noqa: F401 - fixtures are found by name
     bge_geometry,
+    kernel_cls,
+    kernel_mean,
+    kernel_sets,
+    kernels,
     minilm_artifact,
     minilm_sources,
     tiny_cls,

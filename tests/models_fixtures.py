@@ -6,16 +6,30 @@ a skip: `nox -s tests` makes it.
 
 from __future__ import annotations
 
+import json
+import platform
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from cortex_embed.errors import ModelFileError
+from cortex_embed.errors import ModelFileError, NativeEngineError
+from cortex_embed.kernels import INSTRUCTION_SETS, load, supported
+from cortex_embed.models.artifact import MANIFEST, fact_of
 from cortex_embed.models.catalogue import find
 from cortex_embed.models.store import EMBEDDED_DIR, load_artifact
 from export_onnx import export
-from make_tiny import GEOMETRY_ID, geometry_spec, make_geometry, make_tiny, tiny_spec
+from make_tiny import (
+    GEOMETRY_ID,
+    geometry_spec,
+    kernel_spec,
+    make_geometry,
+    make_kernel_sized,
+    make_tiny,
+    tiny_spec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cortex_embed.kernels.binding import Kernels
     from cortex_embed.models.artifact import Artifact
     from make_tiny import TinyPooling
 
@@ -41,6 +56,38 @@ def tiny_cls(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def tiny_mean(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """32 dimensions, mean pooling, 48 tokens of 64 positions, without prefixes. Read only."""
     return _tiny(tmp_path_factory, "mean")
+
+
+@pytest.fixture(scope="session")
+def kernel_cls(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """As `tiny_cls`, with 64 dimensions in heads of 32: the native engine runs it. Read only."""
+    return _kernel_sized(tmp_path_factory, "cls")
+
+
+@pytest.fixture(scope="session")
+def kernel_mean(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """As `tiny_mean`, likewise. Read only."""
+    return _kernel_sized(tmp_path_factory, "mean")
+
+
+@pytest.fixture(scope="session")
+def kernel_sets() -> tuple[str, ...]:
+    """The instruction sets that the compiled kernels have for this processor, best first."""
+    try:
+        return supported()
+    except NativeEngineError as why:
+        pytest.fail(f"This test needs the kernels; `nox -s tests` compiles them: {why.message}.")
+
+
+_X86 = platform.machine().lower() in {"x86_64", "amd64"}
+
+
+@pytest.fixture(params=INSTRUCTION_SETS[:4] if _X86 else INSTRUCTION_SETS[4:])
+def kernels(request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]) -> Kernels:
+    """The kernels of each instruction set that this processor has."""
+    if request.param not in kernel_sets:
+        pytest.skip(f"this processor has no {request.param}")
+    return load(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +127,34 @@ def _tiny(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
     base = factory.mktemp(f"tiny-{pooling}")
     spec = tiny_spec(pooling)
     return export(make_tiny(base / "source", pooling), spec, base / spec.id)
+
+
+def _kernel_sized(factory: pytest.TempPathFactory, pooling: TinyPooling) -> Artifact:
+    base = factory.mktemp(f"kernel-{pooling}")
+    spec = kernel_spec(pooling)
+    return export(make_kernel_sized(base / "source", pooling), spec, base / spec.id)
+
+
+def with_other_graph(artifact: Artifact, directory: Path) -> Artifact:
+    """A copy in `directory` whose int8 graphs compute the same in a form that ours do not have."""
+    import onnx
+
+    shutil.copytree(artifact.directory, directory)
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    for row in manifest["graphs"]:
+        if row["precision"] != "int8":
+            continue
+        path = directory / row["file"]
+        model = onnx.load(str(path), load_external_data=False)
+        last = model.graph.node[-1]
+        name, last.output[0] = last.output[0], "before"
+        model.graph.node.append(onnx.helper.make_node("Abs", ["before"], ["positive"]))
+        model.graph.node.append(onnx.helper.make_node("Sign", ["before"], ["sign"]))
+        model.graph.node.append(onnx.helper.make_node("Mul", ["positive", "sign"], [name]))
+        path.write_bytes(model.SerializeToString())
+        manifest["files"][path.name] = msgspec.to_builtins(fact_of(path))
+    (directory / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return load_artifact(directory)
 
 
 def embed_directly(

@@ -11,6 +11,7 @@ from cortex_embed.composition import build_service, locate_model, locate_models
 from cortex_embed.config import Settings
 from cortex_embed.domain import EmbedRequest
 from cortex_embed.errors import ModelFileError, ModelNotFoundError, UsageError
+from tests.models_fixtures import with_other_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +69,49 @@ async def test_all_that_were_located_are_served_and_counted_together(tiny_mean: 
     twice = Settings(model=("hash", "hash"))
     with pytest.raises(UsageError, match=r"hash is named twice \(computed, computed\)"):
         locate_models(twice)
+
+
+def test_the_engine_is_announced_and_told_to_clients(
+    kernel_mean: Artifact, kernel_sets: tuple[str, ...]
+) -> None:
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    name, best = str(kernel_mean.directory), kernel_sets[0]
+    for settings, engine, reason in (
+        (Settings(precision="int8"), "native", best),
+        (Settings(), "onnxruntime", "auto takes the native engine for int8"),
+        (Settings(engine="native"), "native", best),
+        (Settings(precision="int8", engine="onnxruntime"), "onnxruntime", ""),
+    ):
+        model = locate_model(settings, name).model
+        assert (model.facts["engine"], model.facts["engine_reason"]) == (engine, reason)
+        assert f"engine {engine}" in model.origin
+    fingerprints = {
+        locate_model(Settings(precision="int8", engine=engine), name).model.fingerprint
+        for engine in ("native", "onnxruntime")
+    }
+    assert len(fingerprints) == 1
+
+
+def test_an_engine_that_cannot_be_had_by_name_is_an_error(tiny_mean: Artifact) -> None:
+    with pytest.raises(UsageError, match="--engine native: tiny-mean cannot run on it: hidden is"):
+        locate_model(Settings(engine="native"), str(tiny_mean.directory))
+    with pytest.raises(UsageError, match="--engine onnxruntime: the model hash"):
+        locate_model(Settings(engine="onnxruntime"), "hash")
+
+
+async def test_clients_are_told_of_the_engine_that_computes_in_the_end(
+    kernel_mean: Artifact, tmp_path: Path, kernel_sets: tuple[str, ...]
+) -> None:
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    with_other_graph(kernel_mean, tmp_path / "odd")
+    settings = Settings(model=(str(tmp_path / "odd"),), precision="int8")
+    service = build_service(settings)
+    facts = service.models()[0].facts
+    assert facts["engine"] == "native"
+    await service.load()
+    assert facts["engine"] == "onnxruntime"
+    assert "where ours has Div" in facts["engine_reason"]
+    assert (await service.embed(EmbedRequest(texts=("a",)))).tokens == 3
+    assert await service.close()

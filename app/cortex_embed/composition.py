@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cortex_embed.config import Settings
     from cortex_embed.domain import ModelSpec
     from cortex_embed.models.artifact import Artifact
+    from cortex_embed.providers.engines import Chosen, EngineChoice
     from cortex_embed.providers.pool import ModelPool
     from cortex_embed.providers.precision import Choice
 
@@ -28,14 +29,18 @@ if TYPE_CHECKING:
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A model that `settings` name, and the precision to serve it in. Nothing is hashed yet.
+    """A model that `settings` name, and how to serve it. Nothing is hashed yet.
 
-    `artifact` is None for the model that has no files, `hash`.
+    `chosen` is None for the model that has no files, `hash`.
     """
 
     model: ServedModel
     choice: Choice
-    artifact: Artifact | None = None
+    chosen: Chosen | None = None
+
+    @property
+    def artifact(self) -> Artifact | None:
+        return None if self.chosen is None else self.chosen.artifact
 
     @property
     def whence(self) -> str:
@@ -76,20 +81,28 @@ def locate_model(settings: Settings, name: str | None) -> Located:
 
 
 def located(settings: Settings, artifact: Artifact) -> Located:
-    """`artifact` in the precision that `settings` mean. Raises ModelFileError."""
-    from cortex_embed.models.fingerprint import fingerprint
-    from cortex_embed.providers.precision import choose
+    """`artifact` in the precision and the engine that `settings` mean.
 
-    choice = choose(settings.precision, artifact)
+    Raises ModelFileError for a precision, UsageError for an engine that cannot be had.
+    """
+    from cortex_embed.models.fingerprint import fingerprint
+    from cortex_embed.providers import engines, precision
+
+    choice = precision.choose(settings.precision, artifact)
+    engine = engines.choose(settings.engine, artifact, choice.precision)
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(
         artifact.spec,
         int(time.time()),
         fingerprint=identity,
-        facts=artifact.facts(choice.precision) | {"fingerprint": identity},
-        origin=f"{choice}; from {artifact.directory}",
+        facts=artifact.facts(choice.precision) | _engine_facts(engine) | {"fingerprint": identity},
+        origin=f"{choice}; {engine}; from {artifact.directory}",
     )
-    return Located(model, choice, artifact)
+    return Located(model, choice, engines.Chosen(artifact, choice.precision, engine))
+
+
+def _engine_facts(engine: EngineChoice) -> dict[str, str]:
+    return {"engine": engine.name, "engine_reason": engine.reason}
 
 
 def _hashing(settings: Settings) -> Located:
@@ -101,6 +114,11 @@ def _hashing(settings: Settings) -> Located:
         raise ModelFileError(
             f"--precision {settings.precision}: the model {hashing.SPEC.id} has "
             f"{hashing.PRECISION}. Leave --precision out."
+        )
+    if settings.engine != "auto":
+        raise UsageError(
+            f"--engine {settings.engine}: the model {hashing.SPEC.id} is computed without one. "
+            "Leave --engine out."
         )
     identity = hashing.fingerprint()
     model = ServedModel(
@@ -145,7 +163,13 @@ def _pool(
 ) -> tuple[ModelPool, list[ServedModel]]:
     from cortex_embed.providers.assembly import pool_of
 
-    pool = pool_of(settings, [(one.artifact, one.choice.precision) for one in found], metrics)
+    facts = {one.model.spec.id: one.model.facts for one in found}
+
+    def fell_back(model_id: str, engine: EngineChoice) -> None:
+        # In place: clients are told what computes, not what was meant to.
+        facts[model_id].update(_engine_facts(engine))
+
+    pool = pool_of(settings, [one.chosen for one in found], metrics, fell_back)
     return pool, [one.model for one in found]
 
 

@@ -20,6 +20,7 @@
         ├── UsageError            exit 2
         ├── ModelFileError        exit 3   missing, damaged, or not ours
         │   └── NotInstalledError exit 3   known, and not on this machine
+        ├── NativeEngineError     exit 3   the native engine cannot run here, or not this graph
         ├── BindError             exit 4   port in use, address not ours
         ├── InputError            exit 5   a line of `embed`'s input
         ├── OutputError           exit 6   a file or directory that cannot be written
@@ -238,6 +239,16 @@ class NotInstalledError(ModelFileError):
         super().__init__(message)
         self.model = model
         """Its id in the catalogue."""
+
+
+class NativeEngineError(StartupError):
+    """The native engine cannot run on this machine, or not this model: ONNX Runtime can.
+
+    The message is the reason alone, to be put into a sentence.
+    """
+
+    code = "native_engine"
+    exit_code = 3
 
 
 class BindError(StartupError):

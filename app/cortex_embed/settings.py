@@ -33,7 +33,7 @@ HOSTED: tuple[Command, ...] = ("serve", "rpc")
 ALL: tuple[Command, ...] = (*HOSTED, "embed", "selftest", "bench", "fingerprint", "doctor")
 SEVERAL_MODELS: tuple[Command, ...] = ("serve", "ensure", "stop")
 """Commands that mean all the models that are named; the others mean the first."""
-IDENTITY = frozenset({"model", "model_dir", "precision", "on_overlong"})
+IDENTITY = frozenset({"model", "model_dir", "precision", "engine", "on_overlong"})
 """Settings that the answers depend on: servers that share them are interchangeable."""
 DECIDED_BY_ENSURE = frozenset(
     {"port", "uds", "sidecar", "token_env", "ready_file", "ready_fd", "parent_pid"}
@@ -114,6 +114,15 @@ class Settings:
         "the model has passed its quality gate and the processor is fast at it",
         on=ALL,
         shown="fp32, or what the model has",
+    )
+    engine: str = setting(
+        "auto",
+        choice("auto", "native", "onnxruntime"),
+        "ENGINE",
+        "what computes the vectors: native is cortex-embed's own kernels, for BERT models in int8 "
+        "or fp32; onnxruntime runs every model; auto takes native for int8 where model and "
+        "processor allow it",
+        on=ALL,
     )
     threads: int = setting(
         0,

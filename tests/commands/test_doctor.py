@@ -12,6 +12,7 @@ from cortex_embed import cli
 from cortex_embed.commands import doctor
 from cortex_embed.config import Settings
 from cortex_embed.models import store
+from tests.models_fixtures import with_other_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,22 @@ def test_a_sound_installation(tiny_mean: Artifact, capsys: pytest.CaptureFixture
     assert facts["threads"].startswith("3, as asked for")
     assert "our own export" in facts["graph"]
     assert "onnxruntime" in facts["libraries"]
+
+
+def test_the_engine_and_why(
+    kernel_mean: Artifact, tiny_mean: Artifact, tmp_path: Path, kernel_sets: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    _, facts = found(Settings(model=(str(tiny_mean.directory),)), capsys)
+    assert facts["engine"] == "onnxruntime, hidden is 32, no multiple of 64"
+    assert facts["kernels"] == (", ".join(kernel_sets) or "none for this processor")
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    _, facts = found(Settings(model=(str(kernel_mean.directory),), precision="int8"), capsys)
+    assert facts["engine"] == f"native, {kernel_sets[0]}"
+    with_other_graph(kernel_mean, tmp_path / "odd")
+    _, facts = found(Settings(model=(str(tmp_path / "odd"),), precision="int8"), capsys)
+    assert facts["engine"].startswith("native, which cannot run this graph: Mul gives")
 
 
 def test_for_people(tiny_mean: Artifact, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from cortex_embed.config import Settings
 from cortex_embed.errors import UsageError
 from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.providers.assembly import pool_of
+from cortex_embed.providers.engines import Chosen
 from tests.models_fixtures import embed_directly
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def vectors(pool: ModelPool, model: Artifact) -> np.typing.NDArray[np.floa
 
 async def test_the_one_model_has_all_of_max_memory(tiny_mean: Artifact) -> None:
     with pytest.raises(UsageError, match="--max-memory: 1 MiB is too little"):
-        await pool_of(Settings(max_memory=MIB), [(tiny_mean, "fp32")], Metrics()).load()
+        await pool_of(Settings(max_memory=MIB), [Chosen(tiny_mean, "fp32")], Metrics()).load()
 
 
 async def test_several_models_each_give_their_own_vectors(
@@ -37,7 +38,7 @@ async def test_several_models_each_give_their_own_vectors(
 ) -> None:
     models = [tiny_mean, tiny_cls]
     settings = Settings(threads=1, max_memory=400 * MIB, max_models_memory=20 * MIB)
-    pool = pool_of(settings, [(one, "fp32") for one in models], Metrics())
+    pool = pool_of(settings, [Chosen(one, "fp32") for one in models], Metrics())
     await pool.load()
     for model in (*models, *models):
         expected = embed_directly(model, TEXTS, batch=1)
@@ -51,7 +52,7 @@ async def test_all_models_count_in_one_place_and_one_that_is_gone_no_more(
 ) -> None:
     metrics = Metrics()
     models = [tiny_mean, tiny_cls]
-    pool = pool_of(Settings(threads=1), [(one, "fp32") for one in models], metrics)
+    pool = pool_of(Settings(threads=1), [Chosen(one, "fp32") for one in models], metrics)
     await pool.load()
     waiting = []
     for model in models:
@@ -73,7 +74,7 @@ async def test_all_models_count_in_one_place_and_one_that_is_gone_no_more(
 
 async def test_the_hash_beside_other_models(tiny_mean: Artifact) -> None:
     settings = Settings(threads=1, max_memory=400 * MIB)
-    pool = pool_of(settings, [(None, "fp32"), (tiny_mean, "fp32")], Metrics())
+    pool = pool_of(settings, [None, Chosen(tiny_mean, "fp32")], Metrics())
     await pool.load()
     assert [pool.is_loaded(name) for name in ("hash", "tiny-mean")] == [True, False]
     expected = embed_directly(tiny_mean, TEXTS, batch=1)
@@ -85,7 +86,7 @@ async def test_the_hash_beside_other_models(tiny_mean: Artifact) -> None:
 
 
 async def test_the_hash_alone() -> None:
-    pool = pool_of(Settings(max_memory=MIB), [(None, "fp32")], Metrics())
+    pool = pool_of(Settings(max_memory=MIB), [None], Metrics())
     await pool.load()
     assert pool.is_loaded("hash")
     assert await pool.close()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ from cortex_embed.errors import (
 )
 from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.providers import memory
+from cortex_embed.providers.engines import ONNX_RUNTIME, EngineChoice
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.states import MAX_TOKENS
 from cortex_embed.vectors import l2_normalize
@@ -32,11 +36,15 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = ["fp32", "int8"]
+NATIVE = EngineChoice("native")
 
 
 @asynccontextmanager
 async def loaded(
-    artifact: Artifact, threads: int = 2, precision: str = "fp32"
+    artifact: Artifact,
+    threads: int = 2,
+    precision: str = "fp32",
+    engine: EngineChoice = ONNX_RUNTIME,
 ) -> AsyncIterator[LocalProvider]:
     provider = LocalProvider(
         artifact,
@@ -44,6 +52,7 @@ async def loaded(
         max_batch_tokens=256,
         max_queue_tokens=1_000_000,
         precision=precision,
+        engine=engine,
     )
     await provider.load()
     try:
@@ -148,6 +157,60 @@ async def test_real_weights_are_batch_invariant(minilm_artifact: Artifact, preci
     assert len(texts) == 64
     for other in (among, alone, restarted):
         np.testing.assert_allclose(together, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("fixture", ["kernel_cls", "kernel_mean"])
+async def test_the_native_engine_does_what_the_other_does(
+    fixture: str, precision: str, request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]
+) -> None:
+    """To the bit whatever stands beside a text, and its threads end with it."""
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    artifact: Artifact = request.getfixturevalue(fixture)
+    texts = [f"{n} " + "word " * n for n in range(60)]
+    before = {thread.name for thread in threading.enumerate()}
+    async with loaded(artifact, precision=precision) as provider:
+        expected = (await embed(provider, *texts)).vectors
+    async with loaded(artifact, precision=precision, engine=NATIVE, threads=3) as provider:
+        together = (await embed(provider, *texts)).vectors
+        await asyncio.sleep(0.4)  # by then all threads are there for a text alone
+        assert any(t.name.startswith("engine-rank") for t in threading.enumerate())
+        alone = np.concatenate([(await embed(provider, text)).vectors for text in texts])
+        found = await states(provider, *texts[:3])
+    assert together.tobytes() == alone.tobytes()
+    cosine = (l2_normalize(together) * l2_normalize(expected)).sum(1)
+    assert cosine.min() > (0.99999 if precision == "fp32" else 0.99)
+    rows = np.stack([pooled(artifact, one) for one in found.states])
+    assert (l2_normalize(rows) * l2_normalize(together[:3])).sum(1).min() > 0.99
+    assert {t.name for t in threading.enumerate() if "rank" in t.name} <= before
+
+
+def test_the_native_engine_starts_without_onnxruntime(
+    kernel_mean: Artifact, kernel_sets: tuple[str, ...]
+) -> None:
+    """In a process of its own, from settings to the first vector."""
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    code = (
+        "import asyncio, sys\n"
+        "from cortex_embed.composition import build_service, locate_models\n"
+        "from cortex_embed.config import Settings\n"
+        "from cortex_embed.domain import EmbedRequest\n"
+        "settings = Settings(model=(sys.argv[1],), precision='int8')\n"
+        "async def main():\n"
+        "    service = build_service(settings, locate_models(settings))\n"
+        "    await service.load()\n"
+        "    await service.embed(EmbedRequest(texts=('a',)))\n"
+        "    print(service.models()[0].facts['engine'], 'onnxruntime' in sys.modules)\n"
+        "    await service.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(kernel_mean.directory)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("native False", "")
 
 
 async def test_tokens_there_and_back(tiny_cls: Artifact) -> None:

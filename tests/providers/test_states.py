@@ -47,7 +47,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TokenStateRunner:
     FakeEngine.gate = threading.Event()
     FakeEngine.gate.set()
     monkeypatch.setattr(engine, "Engine", FakeEngine)
-    return TokenStateRunner(tmp_path / "x.onnx", dimensions=2, max_batch_tokens=8)
+    return TokenStateRunner(lambda: tmp_path / "x.onnx", dimensions=2, max_batch_tokens=8)
 
 
 def text(*ids: int) -> Any:
@@ -115,7 +115,7 @@ async def test_closing_waits_for_those_who_wait(runner: TokenStateRunner) -> Non
 
 async def test_a_graph_that_cannot_be_loaded_is_an_engine_error(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no graph")
-    runner = TokenStateRunner(tmp_path / "x.onnx", dimensions=2, max_batch_tokens=8)
+    runner = TokenStateRunner(lambda: tmp_path / "x.onnx", dimensions=2, max_batch_tokens=8)
     for _ in range(2):
         with pytest.raises(EngineError, match="failed to compute") as caught:
             await runner.run([text(1)])
@@ -125,7 +125,7 @@ async def test_a_graph_that_cannot_be_loaded_is_an_engine_error(tmp_path: Path) 
 
 async def test_a_graph_that_pools_is_no_graph_of_states(tiny_mean: Artifact) -> None:
     graph = tiny_mean.graph_for("fp32", 20)
-    runner = TokenStateRunner(graph, dimensions=32, max_batch_tokens=8)
+    runner = TokenStateRunner(lambda: graph, dimensions=32, max_batch_tokens=8)
     with pytest.raises(EngineError, match=r"shape \(1, 32\) came for \(1, 3, 32\)"):
         await runner.run([text(2, 90, 3)])
     await runner.close()

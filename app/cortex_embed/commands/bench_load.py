@@ -63,7 +63,8 @@ class ServiceTarget:
 
     def __init__(self, service: EmbeddingService) -> None:
         model = service.models()[0]
-        self.title = f"in process, {model.spec.id} ({model.facts.get('precision', '?')})"
+        words = (model.facts[key] for key in ("precision", "engine") if key in model.facts)
+        self.title = f"in process, {model.spec.id} ({', '.join(words)})"
         self._service = service
         self._requests: list[EmbedRequest] = []
 

@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cortex_embed import __version__
-from cortex_embed.errors import EmbedError
+from cortex_embed.errors import EmbedError, NativeEngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from cortex_embed.config import Settings
+    from cortex_embed.providers.engines import Chosen
 
 Verdict = Literal["ok", "note", "problem"]
 _MARKS: dict[Verdict, str] = {"ok": " ", "note": "!", "problem": "x"}
@@ -89,6 +90,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     ]
     dot = processor.integer_dot_product(features)
     yield Finding("instruction sets", ", ".join(known) or "none of those that matter here")
+    yield Finding("kernels", _kernels())
     yield Finding(
         "fast int8", f"yes, {dot}" if dot else "no: int8 gains little here", "ok" if dot else "note"
     )
@@ -96,6 +98,16 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     quota = cgroup_quota()
     limited = f"; the cgroup allows {quota:g} CPUs" if quota else ""
     yield Finding("threads", asked + limited)
+
+
+def _kernels() -> str:
+    """What the native engine has for this processor, the best first."""
+    from cortex_embed.kernels import supported
+
+    try:
+        return ", ".join(supported()) or "none for this processor"
+    except NativeEngineError as why:
+        return f"none: {why.message}"
 
 
 def _limits(settings: Settings) -> Iterator[Finding]:
@@ -136,7 +148,25 @@ def _one_model(settings: Settings, name: str | None) -> Iterator[Finding]:
         graph = "our own export" if artifact.is_own else "the repository's own graph"
         yield Finding("graph", f"{graph}, in {artifact.directory}")
         yield Finding("precision", str(found.choice))
+    if found.chosen is not None:
+        yield from _engine(found.chosen)
     yield Finding("fingerprint", model.fingerprint)
+
+
+def _engine(chosen: Chosen) -> Iterator[Finding]:
+    """What `serve` would compute with, as far as to read the graph that it would run."""
+    from cortex_embed.models.encoder_graph import read_encoder
+
+    engine = chosen.engine
+    if engine.name == "native":
+        try:
+            read_encoder(chosen.artifact.graph_for(chosen.precision))
+        except NativeEngineError as why:
+            verdict: Verdict = "problem" if engine.by_name else "note"
+            yield Finding("engine", f"native, which cannot run this graph: {why.message}", verdict)
+            return
+    reason = f", {engine.reason}" if engine.reason else ""
+    yield Finding("engine", f"{engine.name}{reason}")
 
 
 def _to_download(settings: Settings, name: str | None) -> Finding | None:

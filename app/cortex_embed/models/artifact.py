@@ -92,20 +92,19 @@ class Artifact(msgspec.Struct, frozen=True):
         """Whether its texts have to be computed one by one."""
         return any(g.alone for g in self.graphs)
 
-    def graph_for(self, precision: str, newest_opset: int) -> Path:
-        """The pooling graph of `precision` with the newest opset that the runtime reads.
+    def graph_for(self, precision: str, newest_opset: int | None = None) -> Path:
+        """The pooling graph of `precision` with the newest opset that the runtime reads; None is
+        for a reader of all of them.
 
         Raises ModelFileError when there is none.
         """
         fitting = self._graphs(precision, newest_opset=newest_opset)
         if not fitting:
-            raise ModelFileError(
-                f"{self.directory} has no {precision} graph for opset {newest_opset} or older. "
-                + _WAY_OUT
-            )
+            readable = "" if newest_opset is None else f" for opset {newest_opset} or older"
+            raise ModelFileError(f"{self.directory} has no {precision} graph{readable}. {_WAY_OUT}")
         return self.directory / max(fitting, key=lambda g: g.opset).file
 
-    def token_graph_for(self, precision: str, newest_opset: int) -> Path | None:
+    def token_graph_for(self, precision: str, newest_opset: int | None = None) -> Path | None:
         """The same of the graphs of token states; None in an artifact that was made without."""
         fitting = self._graphs(precision, output="tokens", newest_opset=newest_opset)
         return self.directory / max(fitting, key=lambda g: g.opset).file if fitting else None

@@ -12,41 +12,46 @@ from typing import TYPE_CHECKING
 from cortex_embed.providers.pool import Candidate, ModelPool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cortex_embed.config import Settings
     from cortex_embed.domain import Provider
     from cortex_embed.metrics import Metrics
-    from cortex_embed.models.artifact import Artifact
+    from cortex_embed.providers.engines import Chosen, EngineChoice
+
+    FellBack = Callable[[str, EngineChoice], object]
+    """Told of the engine that computes a model, by its id, in the stead of the one chosen."""
 
 
 def pool_of(
-    settings: Settings, models: Sequence[tuple[Artifact | None, str]], metrics: Metrics
+    settings: Settings,
+    models: Sequence[Chosen | None],
+    metrics: Metrics,
+    fell_back: FellBack = lambda _model, _engine: None,
 ) -> ModelPool:
-    """The pool of `models`, each in a precision, the default first; all count in `metrics`.
+    """The pool of `models`, the default first; all count in `metrics`.
 
     None stands for the model that has no files (`hashing`). Alone, a model has all of
     --max-memory to itself; several share it. Raises UsageError where they cannot.
     """
-    with_files = [(artifact, precision) for artifact, precision in models if artifact is not None]
-    local = partial(_local, settings, metrics)
+    with_files = [one for one in models if one is not None]
+    local = partial(_local, settings, metrics, fell_back)
     if len(models) == 1:
-        artifact, precision = models[0]
-        if artifact is None:
+        if models[0] is None:
             return ModelPool([_hash()])
-        make = partial(local, artifact, precision, max_memory=settings.max_memory)
-        return ModelPool([Candidate(artifact.spec.id, make)])
+        make = partial(local, models[0], max_memory=settings.max_memory)
+        return ModelPool([Candidate(models[0].artifact.spec.id, make)])
     from cortex_embed.providers import memory
 
     bound, share = memory.shared(with_files, settings.max_memory, settings.max_models_memory)
     candidates = []
-    for artifact, precision in models:
-        if artifact is None:
+    for one in models:
+        if one is None:
             candidates.append(_hash())
             continue
-        size = memory.footprint(artifact, precision, states=artifact is models[0][0])
-        make = partial(local, artifact, precision, run_memory=share)
-        candidates.append(Candidate(artifact.spec.id, make, size.loaded, size.loading))
+        size = memory.footprint(one, states=one is models[0])
+        make = partial(local, one, run_memory=share)
+        candidates.append(Candidate(one.artifact.spec.id, make, size.loaded, size.loading))
     return ModelPool(candidates, max_memory=bound, idle=settings.model_idle)
 
 
@@ -59,8 +64,8 @@ def _hash() -> Candidate:
 def _local(
     settings: Settings,
     metrics: Metrics,
-    artifact: Artifact,
-    precision: str,
+    fell_back: FellBack,
+    chosen: Chosen,
     *,
     max_memory: int = 0,
     run_memory: int = 0,
@@ -69,8 +74,10 @@ def _local(
     from cortex_embed.providers.local import LocalProvider
 
     return LocalProvider(
-        artifact,
-        precision=precision,
+        chosen.artifact,
+        precision=chosen.precision,
+        engine=chosen.engine,
+        fell_back=partial(fell_back, chosen.artifact.spec.id),
         threads=settings.threads or available_cores(),
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,

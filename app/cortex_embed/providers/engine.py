@@ -77,6 +77,12 @@ class Engine:
         vectors: Vectors = self._alone.run(None, padded(batch))[0]
         return vectors
 
+    def trim(self) -> None:
+        """Nothing: the memory of runs is the session's own until it ends."""
+
+    def close(self) -> None:
+        """Nothing: the threads end with the session."""
+
 
 def padded(batch: Sequence[Ids]) -> dict[str, Ids]:
     """The graph's inputs, int64 [b, longest], padded on the right with zeros."""

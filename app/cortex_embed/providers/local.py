@@ -21,11 +21,12 @@ from cortex_embed.errors import (
     TokensError,
     UnsupportedError,
 )
-from cortex_embed.providers import memory
+from cortex_embed.providers import engines, memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from cortex_embed.domain import (
         InputType,
@@ -38,12 +39,9 @@ if TYPE_CHECKING:
     from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
     from cortex_embed.providers.batcher import MicroBatcher
-    from cortex_embed.providers.engine import Engine
-    from cortex_embed.providers.repository_engine import RepositoryEngine
+    from cortex_embed.providers.engines import AnyEngine, Chosen, EngineChoice
     from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
-
-    AnyEngine = Engine | RepositoryEngine
 
 T = TypeVar("T")
 SomeText = TypeVar("SomeText", bound="Text")
@@ -69,6 +67,8 @@ class LocalProvider:
         max_batch_tokens: int,
         max_queue_tokens: int,
         precision: str = "fp32",
+        engine: EngineChoice = engines.ONNX_RUNTIME,
+        fell_back: Callable[[EngineChoice], object] | None = None,
         max_memory: int = 0,
         run_memory: int = 0,
         max_request_tokens: int = 0,
@@ -76,12 +76,16 @@ class LocalProvider:
     ) -> None:
         """`max_memory` bounds the process, `run_memory` this model's runs alone; in bytes.
 
-        These and `max_request_tokens` are no bound when 0; `metrics` is told of every micro-batch.
+        These and `max_request_tokens` are no bound when 0; `metrics` is told of every micro-batch,
+        `fell_back` of the engine that computes in the stead of `engine` (see `engines.make`).
         """
         self._artifact = artifact
         self._max_request_tokens = max_request_tokens
         self._metrics = metrics
         self._precision = precision
+        self._chosen = engines.Chosen(artifact, precision, engine)
+        self._fell_back = fell_back
+        self._engine: AnyEngine | None = None
         self._max_memory = max_memory
         self._run_memory = run_memory
         self._threads = threads
@@ -128,6 +132,7 @@ class LocalProvider:
         verifying.result()
         tokenizer, engine = reading.result(), building.result()
         self._reading = None
+        self._engine = engine
         warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
         await asyncio.get_running_loop().run_in_executor(None, engine.run, [warm_up[0].ids])
         self._tokenizer = tokenizer
@@ -145,20 +150,33 @@ class LocalProvider:
             workers=size.workers if self._artifact.is_own else 1,
             max_batch_tokens=1 if self._artifact.alone else size.max_batch_tokens,
             max_queue_tokens=self._max_queue_tokens,
-            when_idle=memory.give_back,
+            when_idle=partial(_rest, engine),
             metrics=self._metrics,
         )
         self._states = self._state_runner(size.max_batch_tokens)
 
     def _state_runner(self, max_batch_tokens: int) -> TokenStateRunner | None:
-        from cortex_embed.providers.engine import newest_opset
         from cortex_embed.providers.states import TokenStateRunner
+
+        if self._artifact.token_graph_for(self._precision) is None:
+            return None
+        return TokenStateRunner(
+            self._token_graph, dimensions=self.spec.dimensions, max_batch_tokens=max_batch_tokens
+        )
+
+    def _token_graph(self) -> Path:
+        """The graph of token states that this runtime reads, which is loaded to find out."""
+        from cortex_embed.providers.engine import newest_opset
 
         graph = self._artifact.token_graph_for(self._precision, newest_opset())
         if graph is None:
-            return None
-        return TokenStateRunner(
-            graph, dimensions=self.spec.dimensions, max_batch_tokens=max_batch_tokens
+            raise self._without_states()
+        return graph
+
+    def _without_states(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"This copy of {self.spec.id} has no graph of token states: it gives one vector a "
+            "text, not one a token. Export the model again, or ask for embeddings."
         )
 
     def _widen(self, loop: asyncio.AbstractEventLoop, engine: AnyEngine) -> None:
@@ -166,23 +184,14 @@ class LocalProvider:
 
     def _fit(self) -> memory.Fit:
         """Threads and token budget within the bound, now that the model is loaded."""
+        run, longest = memory.runs(self._chosen), self.spec.max_tokens
+        asked: Any = {"workers": self._threads, "max_batch_tokens": self._max_batch_tokens}
         if self._run_memory:
-            return memory.within(
-                self._run_memory,
-                self._artifact.manifest,
-                workers=self._threads,
-                max_batch_tokens=self._max_batch_tokens,
-            )
+            return memory.within(self._run_memory, run, longest, **asked)
         taken = memory.resident()
         if not self._max_memory or taken is None:
-            return memory.Fit(self._threads, self._max_batch_tokens)
-        return memory.fit(
-            self._max_memory,
-            taken,
-            self._artifact.manifest,
-            workers=self._threads,
-            max_batch_tokens=self._max_batch_tokens,
-        )
+            return memory.Fit(**asked)
+        return memory.fit(self._max_memory, taken, run, longest, **asked)
 
     def _load_tokenizer(self) -> Tokenizer:
         from cortex_embed.providers.tokenizer import Tokenizer
@@ -190,20 +199,13 @@ class LocalProvider:
         return Tokenizer(self._artifact.tokenizer, max_tokens=self.spec.max_tokens)
 
     def _load_engine(self) -> AnyEngine:
-        from cortex_embed.providers.engine import Engine, newest_opset
+        return engines.make(self._chosen, self._threads, self._take_note)
 
-        graph = self._artifact.graph_for(self._precision, newest_opset())
-        if not self._artifact.is_own:
-            from cortex_embed.providers.repository_engine import RepositoryEngine
-
-            return RepositoryEngine(
-                graph,
-                dimensions=self.spec.dimensions,
-                pooling=self.spec.pooling,
-                threads=self._threads,
-                late_positions=self.spec.has_late_positions,
-            )
-        return Engine(graph, dimensions=self.spec.dimensions, threads=self._threads)
+    def _take_note(self, chosen: Chosen) -> None:
+        """Of another engine than the one that was chosen."""
+        self._chosen = chosen
+        if self._fell_back is not None:
+            self._fell_back(chosen.engine)
 
     async def embed(
         self,
@@ -277,10 +279,7 @@ class LocalProvider:
         """See `domain.Provider.token_states`."""
         self._loaded_tokenizer()
         if self._states is None:
-            raise UnsupportedError(
-                f"This copy of {self.spec.id} has no graph of token states: it gives one vector a "
-                "text, not one a token. Export the model again, or ask for embeddings."
-            )
+            raise self._without_states()
         encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
         tokens = self._counted(encoded)
         self._check_states(tokens)
@@ -304,9 +303,7 @@ class LocalProvider:
             room = (
                 self._max_memory
                 - taken
-                - memory.run_bytes(
-                    self._artifact.manifest, self._max_batch_tokens, self.spec.max_tokens
-                )
+                - memory.runs(self._chosen)(self._max_batch_tokens, self.spec.max_tokens)
             )
             room //= memory.state_bytes(self.spec.dimensions)
             if room < limit:
@@ -344,8 +341,18 @@ class LocalProvider:
         await asyncio.get_running_loop().run_in_executor(
             None, partial(self._tokenizing.shutdown, wait=True, cancel_futures=True)
         )
-        if self._widening is not None:  # last: it may raise, and all else is to be released
-            await self._widening
+        engine, self._engine = self._engine, None
+        try:
+            if self._widening is not None:  # late: it may raise, and all else is to be released
+                await self._widening
+        finally:
+            if engine is not None:
+                await asyncio.get_running_loop().run_in_executor(None, engine.close)
+
+
+def _rest(engine: AnyEngine) -> None:
+    engine.trim()
+    memory.give_back()
 
 
 def _encode(

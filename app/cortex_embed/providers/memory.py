@@ -7,16 +7,21 @@ becomes a bound on them. It must never read or keep a text.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from cortex_embed.models.artifact import Artifact
+    from cortex_embed.providers.engines import Chosen
+
+    RunBytes = Callable[[int, int], int]
+    """Upper estimate of what one run allocates: of so many tokens, the longest text of so many."""
 
 _PLATFORM: str = sys.platform  # a plain string: mypy would judge by its own platform
 _FLOAT = 4
@@ -62,6 +67,25 @@ def run_bytes(manifest: Mapping[str, Any], tokens: int, longest: int) -> int:
     return int(states + heads * longest * longest * _FLOAT)
 
 
+def runs(chosen: Chosen) -> RunBytes:
+    """What a run of a model takes in its engine. Raises NativeEngineError."""
+    artifact = chosen.artifact
+    if chosen.engine.name != "native":
+        return partial(run_bytes, artifact.manifest)
+    from cortex_embed.kernels import binding, load
+    from cortex_embed.providers.engines import shape_of
+
+    kernels = load()
+    model = binding.Model(shape_of(artifact, chosen.precision), kernels.isa)
+
+    def native(tokens: int, longest: int) -> int:
+        # There are no more texts than tokens. Of one thread: a text that has all of them is alone.
+        size = kernels.workspace_bytes(model, tokens=tokens, texts=tokens, longest=longest, ranks=1)
+        return size + tokens * artifact.spec.dimensions * _FLOAT
+
+    return native
+
+
 def state_bytes(dimensions: int) -> int:
     """Upper estimate of what one token's state takes until it is sent: the numbers, and their
     JSON twice (the parts, and the parts joined) with up to 15 characters a number."""
@@ -69,34 +93,33 @@ def state_bytes(dimensions: int) -> int:
 
 
 def fit(
-    limit: int, taken: int, manifest: Mapping[str, Any], *, workers: int, max_batch_tokens: int
+    limit: int, taken: int, run: RunBytes, longest: int, *, workers: int, max_batch_tokens: int
 ) -> Fit:
-    """The most that stays within `limit` bytes when `taken` are in use already.
+    """The most that stays within `limit` bytes when `taken` are in use already; texts have up to
+    `longest` tokens.
 
     Raises UsageError, with the least that would do, where not even one text fits.
     """
-    longest = manifest["max_tokens"]
     room = limit - taken - _RESERVE
-    least = run_bytes(manifest, longest, longest)
+    least = run(longest, longest)
     if room < least:
         needed = -(-(taken + _RESERVE + least) // 2**20)
         raise UsageError(
             f"--max-memory: {limit // 2**20} MiB is too little; this model needs {needed} MiB with "
             "one text at a time. Raise it, or choose a smaller model or precision."
         )
-    return within(room, manifest, workers=workers, max_batch_tokens=max_batch_tokens)
+    return within(room, run, longest, workers=workers, max_batch_tokens=max_batch_tokens)
 
 
-def within(room: int, manifest: Mapping[str, Any], *, workers: int, max_batch_tokens: int) -> Fit:
+def within(room: int, run: RunBytes, longest: int, *, workers: int, max_batch_tokens: int) -> Fit:
     """The most whose runs stay within `room` bytes, which is enough for one text."""
-    longest = manifest["max_tokens"]
-    least = run_bytes(manifest, longest, longest)
+    least = run(longest, longest)
     # One worker more than asked for: the thread that short requests have to themselves.
     workers = max(1, min(workers, room // least - 1))
     share = room // (workers + 1) if room // least > 1 else room
-    per_token = run_bytes(manifest, 1, 0)
-    scores = run_bytes(manifest, 0, longest)
-    return Fit(workers, max(longest, min(max_batch_tokens, (share - scores) // per_token)))
+    more = range(longest + 1, max_batch_tokens + 1)
+    fitting = bisect_right(more, share, key=lambda tokens: run(tokens, longest))
+    return Fit(workers, longest + fitting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +131,14 @@ class Footprint:
     loading: int
 
 
-def footprint(artifact: Artifact, precision: str, *, states: bool = False) -> Footprint:
-    """What `artifact` will take in `precision`, by the sizes of its files.
+def footprint(chosen: Chosen, *, states: bool = False) -> Footprint:
+    """What a model will take in its precision and its engine, by the sizes of its files.
 
     With `states`, its session of token states is counted before it is made: whoever asks for
     them first must not be what breaks the bound.
     """
-    graphs = [g for g in artifact.graphs if g.precision == precision]
+    artifact = chosen.artifact
+    graphs = [g for g in artifact.graphs if g.precision == chosen.precision]
     rest = int(_TOKENIZER * artifact.files["tokenizer.json"].size) + _SESSION
     if not artifact.is_own:
         # The graph, and what lies beside it: a manifest does not say which file holds weights.
@@ -122,25 +146,38 @@ def footprint(artifact: Artifact, precision: str, *, states: bool = False) -> Fo
         data = sum(f.size for name, f in artifact.files.items() if name not in small)
         return Footprint(int(_WEIGHTS * data) + rest, int(_FOREIGN_WEIGHTS * data) + rest)
     data = sum(artifact.files[name].size for name in {g.data for g in graphs})
-    factor = _WEIGHTS
-    if states and any(g.output == "tokens" for g in graphs):
-        factor += _STATES
-    loaded = int(factor * data) + rest
+    more = int(_STATES * data) if states and any(g.output == "tokens" for g in graphs) else 0
+    if chosen.engine.name == "native":
+        # The session of token states maps what is packed here once more.
+        return _native_footprint(chosen, data, rest + (more and more + data))
+    loaded = int(_WEIGHTS * data) + more + rest
     return Footprint(loaded, loaded)
 
 
-def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -> tuple[int, int]:
-    """How several models, each in a precision, share a process: bytes that those in memory may
-    take together, and what each may take for its runs; 0 for no bound.
+def _native_footprint(chosen: Chosen, data: int, rest: int) -> Footprint:
+    """The weights are mapped, then packed; packed ones are let go of as they are mapped."""
+    from cortex_embed.kernels import load
+    from cortex_embed.providers.engines import shape_of
+
+    packed = load().packed_bytes(shape_of(chosen.artifact, chosen.precision))
+    hidden, wide, layers = (
+        chosen.artifact.manifest[k] for k in ("hidden", "intermediate", "layers")
+    )
+    linears = layers * (4 * hidden * hidden + 2 * hidden * wide)
+    linears *= 1 if chosen.precision == "int8" else _FLOAT
+    return Footprint(data - linears + packed + rest, data + packed + rest)
+
+
+def shared(chosen: Sequence[Chosen], limit: int, models: int) -> tuple[int, int]:
+    """How several models share a process: bytes that those in memory may take together, and what
+    each may take for its runs; 0 for no bound.
 
     `limit` bounds the process and `models` the models, 0 for neither. Raises UsageError, with
     the least that would do, where a model would not fit alone.
     """
     bound = models or limit // 2
     # Token states are asked of the default model alone, which is the first.
-    needed = max(
-        footprint(a, precision, states=a is artifacts[0][0]).loading for a, precision in artifacts
-    )
+    needed = max(footprint(one, states=one is chosen[0]).loading for one in chosen)
     if bound and needed > bound:
         whence = "" if models else " (half of --max-memory)"
         raise UsageError(
@@ -150,12 +187,13 @@ def shared(artifacts: Sequence[tuple[Artifact, str]], limit: int, models: int) -
         )
     if not limit:
         return bound, 0
-    runs = max(run_bytes(a.manifest, a.spec.max_tokens, a.spec.max_tokens) for a, _ in artifacts)
-    share = (limit - bound - _PROCESS - _RESERVE) // len(artifacts)
-    if share < runs:
-        least = -(-(bound + _PROCESS + _RESERVE + runs * len(artifacts)) // 2**20)
+    longest = [(one, one.artifact.spec.max_tokens) for one in chosen]
+    least_run = max(runs(one)(tokens, tokens) for one, tokens in longest)
+    share = (limit - bound - _PROCESS - _RESERVE) // len(chosen)
+    if share < least_run:
+        least = -(-(bound + _PROCESS + _RESERVE + least_run * len(chosen)) // 2**20)
         raise UsageError(
-            f"--max-memory: {limit // 2**20} MiB is too little for {len(artifacts)} models, of "
+            f"--max-memory: {limit // 2**20} MiB is too little for {len(chosen)} models, of "
             f"which {bound // 2**20} MiB may be loaded: one text at a time for each takes {least} "
             "MiB. Raise it, lower --max-models-memory, or serve fewer models."
         )

@@ -66,3 +66,9 @@ class RepositoryEngine:
         return self.layout.pool(output, batch)
 
     run_alone = run
+
+    def trim(self) -> None:
+        """Nothing: the memory of runs is the session's own until it ends."""
+
+    def close(self) -> None:
+        """Nothing: the threads end with the session."""

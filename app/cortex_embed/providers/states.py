@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cortex_embed.errors import EngineError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,8 +35,12 @@ _MAX_WAITING = 4 * MAX_TOKENS
 class TokenStateRunner:
     """One graph of token states on one thread. Create it anywhere; nothing is loaded yet."""
 
-    def __init__(self, graph: Path, *, dimensions: int, max_batch_tokens: int) -> None:
-        self._graph = graph
+    def __init__(
+        self, find_graph: Callable[[], Path], *, dimensions: int, max_batch_tokens: int
+    ) -> None:
+        """`find_graph` is asked once somebody wants states: which graph the runtime reads, it
+        says when it is loaded. It may raise an EmbedError."""
+        self._find_graph = find_graph
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
         self._engine: Engine | None = None
@@ -79,9 +83,11 @@ class TokenStateRunner:
         """Float32 [b, longest, dimensions]. There is one thread, hence one session is made."""
         from cortex_embed.providers.engine import Engine
 
+        graph = self._find_graph() if self._engine is None else None
         try:
-            if self._engine is None:
-                self._engine = Engine(self._graph, dimensions=self._dimensions, prepack=False)
+            if graph is not None:
+                self._engine = Engine(graph, dimensions=self._dimensions, prepack=False)
+            assert self._engine is not None  # noqa: S101 - made above; this is for mypy
             states = self._engine.run(batch)
         except Exception as why:  # the binding's exceptions share no base class
             # Not its words: they name paths of this machine.

@@ -1,0 +1,61 @@
+"""The native kernels: a small C library that runs a whole encoder, and where it is.
+
+It exists so that the rest of the program names instruction sets and calls functions, never a
+file or a symbol. It must never know a model, and imports nothing of the package but errors.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cortex_embed.errors import NativeEngineError
+
+if TYPE_CHECKING:
+    from cortex_embed.kernels.binding import Kernels
+
+INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "NEON dot product")
+"""From the least to the most; the place is the number that kernels.h gives it."""
+POOLINGS = ("mean", "cls")
+"""Likewise."""
+_SYSTEMS = {"linux": ("linux", "so"), "darwin": ("macos", "dylib"), "win32": ("windows", "dll")}
+_MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def library_path(system: str = sys.platform, machine: str = "") -> Path:
+    """Where this platform's library lies, or would: beside this package, frozen or not."""
+    name, suffix = _SYSTEMS.get(system, (system, "so"))
+    word = (machine or platform.machine()).lower()
+    target = f"{name}-{_MACHINES.get(word, word)}"
+    return Path(__file__).resolve().parent / "lib" / f"cortex-kernels-{target}.{suffix}"
+
+
+@cache
+def supported(library: Path | None = None) -> tuple[str, ...]:
+    """The instruction sets that the library has and this processor runs, the best one first.
+
+    Raises NativeEngineError where there is no library, or none that this program can call.
+    """
+    from cortex_embed.kernels import binding
+
+    bits = binding.functions(library or library_path()).ck_supported()
+    return tuple(n for i, n in reversed(list(enumerate(INSTRUCTION_SETS))) if bits >> i & 1)
+
+
+def load(instruction_set: str | None = None) -> Kernels:
+    """The kernels of `instruction_set`; without one, the best that this processor runs.
+
+    Raises NativeEngineError where that is not possible.
+    """
+    from cortex_embed.kernels import binding
+
+    there = supported()
+    wanted = instruction_set or next(iter(there), None)
+    if wanted is None:
+        raise NativeEngineError("this processor has none of " + ", ".join(INSTRUCTION_SETS))
+    if wanted not in there:
+        raise NativeEngineError(f"{wanted} is not among {', '.join(there)}")
+    return binding.Kernels(binding.functions(library_path()), INSTRUCTION_SETS.index(wanted))

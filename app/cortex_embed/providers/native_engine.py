@@ -1,0 +1,231 @@
+"""The engine of our own kernels: token ids in, pooled vectors out, nothing padded.
+
+It runs the files that ONNX Runtime would, and does what `Engine` does. It runs in worker
+threads; several may call `run` at once. It must never hand an id or a length to the kernels
+that it has not checked, since they read memory by them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any
+
+from cortex_embed.errors import EngineError, ModelFileError
+from cortex_embed.models.encoder_graph import read_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cortex_embed.kernels import binding
+    from cortex_embed.kernels.binding import Kernels
+    from cortex_embed.models import encoder_graph as graphs
+    from cortex_embed.providers.team import Team
+    from cortex_embed.vectors import Vectors
+
+    Ids = NDArray[np.int64]
+    Bytes = NDArray[np.uint8]
+
+_STEP = 2**18
+"""Workspaces grow by so many bytes, or every longer text would need a new one."""
+_KEPT = 16 * 2**20
+_MUCH_LARGER = 4
+"""A workspace over _KEPT bytes, so many times as large as a run needs, is given back."""
+
+
+class NativeEngine:
+    """One encoder in one instruction set.
+
+    A run takes one thread. `run_alone` takes all of them, once `widen` has started those that
+    stand by; they sleep between runs, and end with `close`.
+    """
+
+    def __init__(
+        self, model: Path, *, dimensions: int, threads: int = 1, kernels: Kernels | None = None
+    ) -> None:
+        """Read the pooling graph at `model` and pack its weights; by default for the best
+        instruction set there is.
+
+        Raises NativeEngineError where graph or kernels cannot be used, ModelFileError.
+        """
+        from cortex_embed.kernels import load
+        from cortex_embed.kernels.binding import Team as Meeting
+        from cortex_embed.kernels.binding import aligned
+
+        self._kernels = load() if kernels is None else kernels
+        self._threads = threads
+        self._team: Team | None = None
+        self._meeting = Meeting(ranks=threads)
+        self._workspaces = _Workspaces()
+        encoder = read_encoder(model)
+        if encoder.hidden != dimensions:
+            raise ModelFileError(
+                f"{model} gives {encoder.hidden} dimensions, not {dimensions}. "
+                "Export it again with build/export_onnx.py."
+            )
+        self._dimensions = dimensions
+        self._vocabulary = len(encoder.words)
+        self._positions = len(encoder.positions)
+        self._encoder = encoder  # the model below holds addresses only
+        self._model = _model_of(encoder, self._kernels.isa)
+        self._packed = aligned(self._kernels.packed_bytes(self._model.shape))
+        self._kernels.pack(self._model, self._packed)
+        self._model.packed = self._packed.ctypes.data
+        _let_go(encoder)
+
+    def widen(self) -> None:
+        """Start the threads for a text alone. Raises EngineError."""
+        if self._threads > 1 and self._team is None:
+            from cortex_embed.providers.team import Team
+
+            self._team = Team(self._kernels.run, self._threads)
+
+    def run(self, batch: Sequence[Ids]) -> Vectors:
+        """Token ids of b texts (int64 [length] each) to float32 [b, dimensions], pooled.
+
+        Raises EngineError for an id outside the vocabulary, and for a text without tokens or
+        with more than there are positions.
+        """
+        return self._run(batch, None)
+
+    def run_alone(self, batch: Sequence[Ids]) -> Vectors:
+        """The same on all threads: for when nothing else is to be done."""
+        return self._run(batch, self._team)
+
+    def trim(self) -> None:
+        """Give up the buffers that no run uses."""
+        self._workspaces.clear()
+
+    def close(self) -> None:
+        """End the threads of `widen`, after the run that is under way."""
+        if self._team is not None:
+            self._team.close()
+
+    def _run(self, batch: Sequence[Ids], team: Team | None) -> Vectors:
+        import ctypes
+
+        import numpy as np
+
+        lengths = [len(ids) for ids in batch]
+        ids, offsets = self._laid_out(batch, lengths)
+        out = np.empty((len(batch), self._dimensions), dtype=np.float32)
+        size = self._kernels.workspace_bytes(
+            self._model,
+            tokens=len(ids),
+            texts=len(batch),
+            longest=max(lengths),
+            ranks=1 if team is None else self._threads,
+        )
+        workspace = self._workspaces.take(size)
+        try:
+            arguments = (
+                ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
+                out.ctypes.data, workspace.ctypes.data,
+            )  # fmt: skip
+            if team is None or not team.run(*arguments, ctypes.addressof(self._meeting)):
+                self._kernels.run(*arguments, None, 0)
+        finally:
+            self._workspaces.put(workspace)
+        return out
+
+    def _laid_out(self, batch: Sequence[Ids], lengths: list[int]) -> tuple[Ids, Ids]:
+        """All ids one text after the other, and where each begins; int64 both, checked."""
+        import numpy as np
+
+        if not lengths or min(lengths) < 1 or max(lengths) > self._positions:
+            raise EngineError(
+                f"Texts of {min(lengths, default=0)} to {max(lengths, default=0)} tokens reached "
+                f"the engine; it takes 1 to {self._positions}."
+            )
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        ids = np.concatenate(batch, dtype=np.int64)
+        # As unsigned numbers, negative ids are large.
+        if ids.shape != (offsets[-1],) or ids.view(np.uint64).max() >= self._vocabulary:
+            raise EngineError(
+                f"Token ids {ids.min()} to {ids.max()} of shape {ids.shape} reached the engine; it "
+                f"has {self._vocabulary} of them, from 0."
+            )
+        return ids, offsets
+
+
+class _Workspaces:
+    """Buffers that runs have used, for the next ones: each has one to itself meanwhile."""
+
+    def __init__(self) -> None:
+        self._free: list[Bytes] = []
+
+    def take(self, size: int) -> Bytes:
+        """At least `size` bytes, aligned to 64, of whatever content."""
+        from cortex_embed.kernels.binding import aligned
+
+        try:
+            found = self._free.pop()  # atomic, as is append: threads need no lock for it
+        except IndexError:
+            pass
+        else:
+            if size <= found.nbytes <= max(_KEPT, _MUCH_LARGER * size):
+                return found
+            del found  # before there are two
+        return aligned(-(-size // _STEP) * _STEP)
+
+    def put(self, workspace: Bytes) -> None:
+        self._free.append(workspace)
+
+    def clear(self) -> None:
+        self._free.clear()
+
+
+def _model_of(encoder: graphs.Encoder, isa: int) -> binding.Model:
+    """`encoder` as the kernels read it: addresses of its arrays, which must outlive it."""
+    from cortex_embed.kernels import POOLINGS, binding
+
+    layers = (binding.Layer * len(encoder.layers))()
+    for made, layer in zip(layers, encoder.layers, strict=True):
+        for place, linear in enumerate(layer.linears):
+            made.linears[place] = binding.Linear(
+                _address(linear.weight), _address(linear.scale), _address(linear.bias),
+                linear.step, linear.zero,
+            )  # fmt: skip
+        made.attention_norm = _norm(layer.attention_norm)
+        made.output_norm = _norm(layer.output_norm)
+    shape = binding.Shape(
+        layers=len(encoder.layers),
+        hidden=encoder.hidden,
+        heads=encoder.heads,
+        intermediate=encoder.intermediate,
+        pooling=POOLINGS.index(encoder.pooling),
+        quantized=encoder.is_quantized,
+        epsilon=encoder.epsilon,
+    )
+    return binding.Model(
+        shape, isa, _address(encoder.words), _address(encoder.word_scale),
+        _address(encoder.positions), _norm(encoder.norm), layers,
+    )  # fmt: skip
+
+
+def _norm(norm: graphs.Norm) -> binding.Norm:
+    from cortex_embed.kernels import binding
+
+    return binding.Norm(_address(norm.gamma), _address(norm.beta), _address(norm.smoothing))
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _let_go(encoder: graphs.Encoder) -> None:
+    """Tell the system that the linear weights, which are packed now, need no memory as mapped."""
+    mapped = encoder.graph.mapped
+    if mapped is None or not hasattr(mapped, "madvise"):  # not on Windows
+        return
+    for layer in encoder.layers:
+        for linear in layer.linears:
+            start, length = encoder.graph.places.get(linear.name, (0, 0))
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            whole = (start + length - first) // mmap.PAGESIZE * mmap.PAGESIZE
+            if whole > 0:
+                mapped.madvise(mmap.MADV_DONTNEED, first, whole)
