@@ -9,4 +9,6 @@
     ((vi)_mm256_add_epi32((__m256i)(sum),                                                \
                           _mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)(x), (__m256i)(w)), \
                                             _mm256_set1_epi16(1))))
+#define dot2(sum, x, y) \
+    ((vi)_mm256_add_epi32((__m256i)(sum), _mm256_madd_epi16((__m256i)(x), (__m256i)(y))))
 #include "encoder.inc"

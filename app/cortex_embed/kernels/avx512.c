@@ -9,4 +9,6 @@
     ((vi)_mm512_add_epi32((__m512i)(sum),                                                \
                           _mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)(x), (__m512i)(w)), \
                                             _mm512_set1_epi16(1))))
+#define dot2(sum, x, y) \
+    ((vi)_mm512_add_epi32((__m512i)(sum), _mm512_madd_epi16((__m512i)(x), (__m512i)(y))))
 #include "encoder.inc"
