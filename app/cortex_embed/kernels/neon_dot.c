@@ -8,4 +8,5 @@
 #define SIGNED_INPUT 1
 #define dot4(sum, x, w) \
     ((vi)vdotq_s32((int32x4_t)(sum), vreinterpretq_s8_s32((int32x4_t)(x)), vreinterpretq_s8_s32((int32x4_t)(w))))
+#define dot2(sum, x, y) ((sum) + ((x) << 16 >> 16) * ((y) << 16 >> 16) + ((x) >> 16) * ((y) >> 16))
 #include "encoder.inc"
