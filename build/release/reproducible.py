@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compile_kernels
 import source_date
 from cortex_embed.models.artifact import hash_file
 from release import archive
@@ -87,9 +88,10 @@ def build(base: Path, number: int) -> Path:
 
 
 def files(dist: Path) -> dict[str, Path]:
-    """What a build made, without the notes that freezing keeps."""
+    """What a build made, without the notes that freezing keeps and what compilers do."""
+    kept = {".work", compile_kernels.CACHE.name}
     return {
-        name: path for name, path in archive.tree(dist).items() if ".work" not in name.split("/")
+        name: path for name, path in archive.tree(dist).items() if kept.isdisjoint(name.split("/"))
     }
 
 

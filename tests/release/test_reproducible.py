@@ -25,6 +25,8 @@ def builds(tmp_path: Path) -> tuple[Path, Path]:
         fake_release.executable(dist / "frozen" / "cortex-embed", target, "1.2.3", "a")
         (dist / ".work").mkdir()
         (dist / ".work" / "notes").write_text(str(dist), encoding="utf-8")
+        (dist / "zig-cache").mkdir()
+        (dist / "zig-cache" / "libc.a").write_text(str(dist), encoding="utf-8")
         _archive(dist)
         (dist / "link").symlink_to("frozen/cortex-embed")
     return made
