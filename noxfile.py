@@ -59,7 +59,8 @@ def oldest_macos(machine: str) -> tuple[list[str], dict[str, str]]:
 
 
 def embed_default_model(session: nox.Session, *vocabulary: str) -> None:
-    """Fetch, export and check the model and the vocabulary that a source checkout carries."""
+    """Compile the kernels; fetch, export and check the model and the vocabulary of a checkout."""
+    session.run("python", "build/compile_kernels.py", "--if-changed")
     session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES), *vocabulary)
     session.run("python", "build/fetch_model.py", DEFAULT_MODEL, "--out", str(SOURCES))
     session.run(
@@ -266,6 +267,12 @@ def sign(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "release.sign", *session.posargs, env=environment)
 
 
+def carried_by_every_wheel(session: nox.Session) -> None:
+    """What the wheel carries beside its sources: the vocabulary, and every target's kernels."""
+    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    session.run("python", "build/compile_kernels.py", "--all", "--if-changed")
+
+
 @nox.session(default=False)
 def collect(session: nox.Session) -> None:
     """Make, in dist/release, what needs all targets' archives: manifests, npm, wheel, sums."""
@@ -274,7 +281,7 @@ def collect(session: nox.Session) -> None:
     release_step(session, "package", "--sums-only", str(assets))
     release_step(session, "npm")
     release_step(session, "manifests")
-    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    carried_by_every_wheel(session)
     release_step(session, "wheel")
     for made in (*Path("dist", "npm").glob("*.tgz"), *Path("dist", "wheel").glob("*.whl")):
         shutil.copy2(made, assets)
@@ -292,7 +299,7 @@ def release_check(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Make the Python package in dist/wheel, wheel and sdist, checked."""
     install(session, "release")
-    session.run("python", "build/fetch_vocabulary.py", "--out", str(VOCABULARIES))
+    carried_by_every_wheel(session)
     release_step(session, "wheel", *session.posargs)
 
 
@@ -323,6 +330,7 @@ def rooms(session: nox.Session) -> None:
 def rehearsal(session: nox.Session) -> None:
     """Install what `package` made by every way that there is, and run it."""
     install(session, "dev")
+    carried_by_every_wheel(session)
     session.run("pytest", "tests/rehearsal", "-rP", *session.posargs)
 
 

@@ -21,6 +21,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compile_kernels
 import source_date
 import targets
 from cortex_embed.errors import EmbedError
@@ -116,15 +117,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_static_python()
     if not cl100k.FILE.is_file():
         raise SystemExit(f"{cl100k.FILE} is missing. Run build/fetch_vocabulary.py first.")
+    kernels = kernels_library()
     if args.release:
         out = args.out or FROZEN
         model = EMBEDDED_DIR if args.rehearsal else released_model()
-        make(out / "full", model, args.precision)
-        make(out / "slim", None, None)
+        make(out / "full", kernels, model, args.precision)
+        make(out / "slim", kernels, None, None)
     else:
-        make(args.out or ROOT / "dist", None if args.slim else args.model or EMBEDDED_DIR,
-             args.precision)  # fmt: skip
+        carried = None if args.slim else args.model or EMBEDDED_DIR
+        make(args.out or ROOT / "dist", kernels, carried, args.precision)
     return 0
+
+
+def kernels_library() -> Path | None:
+    """This target's native kernels; None, said on stderr, on a machine that is none.
+
+    Raises SystemExit where they have not been compiled.
+    """
+    for target in compile_kernels.chosen(None, every=False):
+        library = compile_kernels.LIB / compile_kernels.library_name(target)
+        if not library.is_file():
+            raise SystemExit(f"{library} is missing. Run build/compile_kernels.py first.")
+        return library
+    return None
 
 
 def released_model() -> Path:
@@ -137,8 +152,9 @@ def released_model() -> Path:
         raise SystemExit(f"error: {why.message}") from why
 
 
-def make(out: Path, model: Path | None, precision: str | None) -> None:
-    """Freeze both forms into `out`, with the artifact directory `model` or without one.
+def make(out: Path, kernels: Path | None, model: Path | None, precision: str | None) -> None:
+    """Freeze both forms into `out`, with the library `kernels` and the artifact directory `model`,
+    or without.
 
     Raises EmbedError for a damaged one, CalledProcessError.
     """
@@ -149,7 +165,7 @@ def make(out: Path, model: Path | None, precision: str | None) -> None:
     if model is not None:
         staged = work / "model"
         stage(load_artifact(model), staged, precision)
-    freeze(out, work, staged)
+    freeze(out, work, kernels, staged)
     print(f"{out / EXE}: {(out / EXE).stat().st_size / 1e6:.1f} MB", flush=True)
 
 
@@ -188,10 +204,11 @@ def stage(artifact: Artifact, out: Path, asked: str | None) -> None:
     load_artifact(out).verify()
 
 
-def freeze(out: Path, work: Path, model: Path | None) -> None:
+def freeze(out: Path, work: Path, kernels: Path | None, model: Path | None) -> None:
     """Run PyInstaller on the spec. Raises CalledProcessError."""
     options = {
         "work": str(work),
+        "kernels": str(kernels) if kernels else None,
         "model": str(model) if model else None,
         "excludes": (*EXCLUDES, *HUB_EXCLUDES),
         "hidden": HIDDEN,

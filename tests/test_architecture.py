@@ -53,6 +53,7 @@ def test_every_module_has_its_test(path: Path) -> None:
 def test_our_names_are_not_ignored_by_git() -> None:
     ours = [
         "build/export_onnx.py",
+        "app/cortex_embed/kernels/kernels.c",
         "specs/cortex-embed.spec",
         "specs/entry.py",
         "app/cortex_embed/cli.py",
@@ -83,6 +84,12 @@ def test_locks_carry_hashes_and_no_hosts() -> None:
         assert "--index" not in text
         pins = [line for line in text.splitlines() if "==" in line and not line.startswith(" ")]
         assert text.count("--hash=sha256:") >= len(pins) > 10
+
+
+def test_the_compiler_is_locked_where_something_is_built_and_no_part_of_the_program() -> None:
+    locks = {path.stem: path for path in (ROOT / "requirements").glob("*.lock")}
+    with_zig = {n for n, lock in locks.items() if "\nziglang==" in lock.read_text(encoding="utf-8")}
+    assert with_zig == set(locks) - {"runtime", "ci"}
 
 
 @pytest.mark.parametrize("session", ["clients", "rehearsal"])

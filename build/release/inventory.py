@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import compile_kernels
 import fetch_vocabulary
 from cortex_embed import __version__
 from cortex_embed.models.artifact import hash_file, load_artifact
@@ -33,6 +34,8 @@ OURS = "cortex-embed"
 BOOTLOADER = "pyinstaller-bootloader"
 _VOCABULARY = "cl100k_base"
 _MODEL = "model"
+_KERNELS = f"{compile_kernels.LIB.relative_to(ROOT / 'app').as_posix()}/"
+_ZIG = "zig-compiler-rt"
 _INTERPRETER = re.compile(r"(lib)?python3[\d.]*(t|d)?(\.dll|\.so|\.dylib)|Python$")
 # Other words of our packages' metadata for the same.
 _WORDS = {
@@ -100,6 +103,7 @@ class Inventory:
             if owner.name != OURS and name not in owner.files:
                 owner.modules.add(name)
         self._statically_linked()
+        self._linked_by_zig()
 
     def _holding(self, path: str) -> Component:
         """Of a file of the bundle, or of a directory in it."""
@@ -175,6 +179,12 @@ class Inventory:
                     "library", library.name, native.linked_version(library), library.licence,
                     texts=native.standard_text(library), files=holders,
                 )  # fmt: skip
+
+    def _linked_by_zig(self) -> None:
+        """What the native kernels' linker may have added to them of its own."""
+        libraries = {file for file in self.components[OURS].files if file.startswith(_KERNELS)}
+        if libraries:
+            self._known(_ZIG, zig_runtime).files = libraries
 
 
 def _followed(dest: str, target: str, links: Mapping[str, str]) -> str:
@@ -309,6 +319,17 @@ def bootloader() -> Component:
     """PyInstaller's program that starts Python: GPL, with an exception for what it starts."""
     found = distribution("pyinstaller")
     found.name, found.licence = BOOTLOADER, "GPL-2.0-or-later WITH Bootloader-exception"
+    return found
+
+
+def zig_runtime() -> Component:
+    """zig's compiler-rt; for Windows the beginning of a library too, which is mingw-w64's."""
+    found = distribution(compile_kernels.ZIG)
+    parts = {"ziglang/LICENSE": "MIT"}
+    if sys.platform == "win32":
+        parts["ziglang/lib/libc/mingw/COPYING"] = "ZPL-2.1"
+    found.name, found.licence = _ZIG, " AND ".join(parts.values())
+    found.texts = {file: native.dist_text(compile_kernels.ZIG, file) for file in parts}
     return found
 
 

@@ -222,9 +222,9 @@ def cpython_licence() -> str:
 
 
 def dist_text(name: str, file: str) -> str:
-    """A licence file of an installed Python package. Raises ReleaseError."""
+    """A licence file of an installed package, by the end of its path. Raises ReleaseError."""
     for path in metadata.distribution(name).files or ():
-        if path.name == file and ".dist-info" in str(path):
+        if f"/{path}".endswith(f"/{file}") and ".dist-info" in str(path):
             return _read(Path(str(path.locate())))
     raise ReleaseError(f"{name} has no {file} in its dist-info.")
 

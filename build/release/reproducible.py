@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compile_kernels
 import source_date
 from cortex_embed.models.artifact import hash_file
 from release import archive
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-# What freezing reads of a tree, the model and the vocabulary that `embed_default_model` made too.
+# What freezing reads of a tree, the model and the vocabulary that `embed_default_model` made too;
+# not the kernels, which are compiled in each copy.
 _INPUTS = ("app", "build", "specs", "requirements", "LICENSE", "README.md", "CHANGELOG.md")
 _UMASKS = (0o022, 0o077)
 
@@ -61,7 +63,8 @@ def build(base: Path, number: int) -> Path:
     place.mkdir(parents=True)
     for name in _INPUTS:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+            ignored = shutil.ignore_patterns("__pycache__", "cortex-kernels-*")
+            shutil.copytree(ROOT / name, place / name, ignore=ignored)
         else:
             shutil.copyfile(ROOT / name, place / name)  # not its date
     home = place / "home"
@@ -76,18 +79,19 @@ def build(base: Path, number: int) -> Path:
         "PYTHONHASHSEED": str(number),
     }
     print(f"Building in {place}", flush=True)
-    command = [sys.executable, "-m", "release.package"]
-    subprocess.run(
-        command, cwd=place, env=environment, check=True, umask=_UMASKS[number],
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    for step in (["build/compile_kernels.py"], ["-m", "release.package"]):
+        subprocess.run(
+            [sys.executable, *step], cwd=place, env=environment, check=True,
+            umask=_UMASKS[number], stdout=subprocess.DEVNULL,
+        )  # fmt: skip
     return place / "dist"
 
 
 def files(dist: Path) -> dict[str, Path]:
-    """What a build made, without the notes that freezing keeps."""
+    """What a build made, without the notes that freezing keeps and what compilers do."""
+    kept = {".work", compile_kernels.CACHE.name}
     return {
-        name: path for name, path in archive.tree(dist).items() if ".work" not in name.split("/")
+        name: path for name, path in archive.tree(dist).items() if kept.isdisjoint(name.split("/"))
     }
 
 

@@ -19,9 +19,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compile_kernels
 import platform_floor
 import source_date
 import targets
+from cortex_embed.errors import OutputError
 from cortex_embed.models.artifact import load_artifact
 from cortex_embed.models.store import EMBEDDED_DIR
 from freeze import stage
@@ -70,9 +72,12 @@ def build_room(work: Path, target: Target, python: str) -> Room:
 def freeze(room: Room, target: Target, python: str, out: Path) -> None:
     """Both executables, the directory form and the assets of this source tree, into `out`.
 
-    The wheels are put there from outside, with the lock's hashes: the room has no network.
-    Raises RoomError, CalledProcessError.
+    The wheels are put there from outside, with the lock's hashes: the room has no network. So are
+    the kernels, cross-compiled: the room has no compiler that it may use.
+    Raises RoomError, KernelsError, OutputError, CalledProcessError.
     """
+    if not compile_kernels.is_current(target):
+        compile_kernels.compile_for(target)
     inside = {name: room.root / name.lstrip("/") for name in (_SRC, _SITE, _OUT)}
     for place in inside.values():
         shutil.rmtree(place, ignore_errors=True)
@@ -231,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remove(work)
         for target in chosen:
             held = release_room(target, table.release.python, work) and held
-    except RoomError as why:
+    except (RoomError, compile_kernels.KernelsError, OutputError) as why:
         print(why, file=sys.stderr)
         return 1
     return 0 if held else 1

@@ -3,8 +3,9 @@
     python -m release.wheel [--out dist/wheel]
 
 A wheel is the package without a model: what is asked for is downloaded by name. It carries
-OpenAI's vocabulary (build/fetch_vocabulary.py), as every release asset does. It must never hold
-a file that the package has not, nor leave one out.
+OpenAI's vocabulary (build/fetch_vocabulary.py), as every release asset does, and the native
+kernels of every target (build/compile_kernels.py), so that one wheel is for all of them. It must
+never hold a file that the package has not, nor leave one out.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import compile_kernels
 import fetch_vocabulary
 import source_date
+import targets
 from cortex_embed import __version__
 from cortex_embed.errors import OutputError
 from cortex_embed.models.store import EMBEDDED_DIR
@@ -47,6 +50,7 @@ def make(out: Path, root: Path = ROOT) -> list[Path]:
             f"{cl100k.FILE.name} is missing or damaged: token ids that LangChain sends would be "
             f"refused. `python build/fetch_vocabulary.py --out {cl100k.FILE.parent}` fetches it."
         )
+    refuse_other_kernels(app / compile_kernels.KERNELS.relative_to(ROOT / "app"))
     with staging(out) as part:
         build(root, part, "sdist", "wheel")
         wheel, sdist = part / WHEEL, part / SDIST
@@ -61,6 +65,20 @@ def make(out: Path, root: Path = ROOT) -> list[Path]:
         for old in (*out.glob("cortex_embed-*.whl"), *out.glob("cortex_embed-*.tar.gz")):
             old.unlink()
         return [path.replace(out / path.name) for path in (wheel, sdist)]
+
+
+def refuse_other_kernels(kernels: Path) -> None:
+    """Raises ReleaseError unless `kernels` has every target's library, of these very sources."""
+    every = targets.load().targets
+    try:
+        old = [target.name for target in every if not compile_kernels.is_current(target, kernels)]
+    except compile_kernels.KernelsError as why:
+        raise ReleaseError(str(why)) from why
+    if old:
+        raise ReleaseError(
+            f"the kernels of {', '.join(old)} are missing or not of this tree's sources. "
+            "`python build/compile_kernels.py --all --if-changed` compiles them."
+        )
 
 
 def build(root: Path, out: Path, *kinds: str) -> None:
@@ -90,14 +108,20 @@ def complete(wheel: Path, app: Path) -> None:
 
 
 def package_files(app: Path) -> set[str]:
-    """What is to be installed: all but an embedded model, and what Python keeps for itself."""
+    """What is to be installed: all but an embedded model, and notes that tools keep for themselves.
+
+    Of libraries only those of the table's targets.
+    """
     package = app / "cortex_embed"
-    left_out = {"__pycache__", EMBEDDED_DIR.name}
-    return {
-        path.relative_to(app).as_posix()
+    left_out = {"__pycache__", EMBEDDED_DIR.name, compile_kernels.LIB.name}
+    libraries = package / compile_kernels.LIB.relative_to(ROOT / "app" / "cortex_embed")
+    found = [libraries / compile_kernels.library_name(t) for t in targets.load().targets]
+    found += [
+        path
         for path in package.rglob("*")
         if path.is_file() and left_out.isdisjoint(path.relative_to(package).parts)
-    }
+    ]
+    return {path.relative_to(app).as_posix() for path in found}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ TARGET = targets.here(targets.load())
 # What makes a bundle, or is there to try it: never in one.
 FOREIGN = {"pip", "hatchling", "onnx", "setuptools", "safetensors", "pytest", "protobuf",
            "cyclonedx-python-lib", "pyinstaller-hooks-contrib", "hf-xet", "ml-dtypes",
-           "editables"}  # fmt: skip
+           "editables", "ziglang"}  # fmt: skip
 SLIM = pytest.mark.parametrize("unpacked", ["slim"], indirect=True)
 WITH_MODEL = pytest.mark.parametrize("unpacked", ["full", "onedir"], indirect=True)
 ONEDIR = pytest.mark.parametrize("unpacked", ["onedir"], indirect=True)

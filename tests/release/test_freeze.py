@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import compile_kernels
 import freeze
+import targets
 from cortex_embed.models.artifact import Artifact, load_artifact
 
 
@@ -47,6 +49,21 @@ def test_nothing_that_we_import_is_left_out() -> None:
     for name in needed:
         parts = name.split(".")
         assert not {".".join(parts[: n + 1]) for n in range(len(parts))} & excluded
+
+
+def test_the_kernels_of_this_machine_go_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compile_kernels, "LIB", tmp_path)
+    with pytest.raises(SystemExit, match=r"is missing\. Run build/compile_kernels\.py first"):
+        freeze.kernels_library()
+    here = targets.here(targets.load())
+    library = tmp_path / compile_kernels.library_name(here)
+    library.touch()
+    assert freeze.kernels_library() == library
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert freeze.kernels_library() is None
+    assert "No kernels for this machine" in capsys.readouterr().err
 
 
 def test_slim_and_model_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,29 @@ def test_the_model_and_the_vocabulary(make: Make, tmp_path: Path, tiny_cls: Arti
     assert "2022 OpenAI" in vocabulary.texts["tiktoken"]
 
 
+@pytest.mark.parametrize(
+    ("system", "licence", "texts"),
+    [
+        ("linux", "MIT", ["Zig contributors"]),
+        ("win32", "MIT AND ZPL-2.1", ["Zig contributors", "mingw-w64 project"]),
+    ],
+)
+def test_the_kernels_are_ours_and_what_zig_links_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch, system: str, licence: str, texts: list[str]
+) -> None:
+    dest = "cortex_embed/kernels/lib/cortex-kernels-linux-x64.so"
+    monkeypatch.setattr(sys, "platform", system)
+    found = make([(dest, str(inventory.ROOT / "app" / dest), "BINARY")]).components
+    assert found["cortex-embed"].files == {dest}
+    linked = found["zig-compiler-rt"]
+    assert linked.files == {dest}
+    assert (linked.version, linked.licence) == (metadata.version("ziglang"), licence)
+    assert len(linked.lock) > 5
+    for words, text in zip(texts, linked.texts.values(), strict=True):
+        assert words in text
+    assert "zig-compiler-rt" not in make().components
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 def test_links_are_of_what_they_lead_to(make: Make, tmp_path: Path) -> None:
     """Through a link to a directory too, as macOS' frameworks have them."""

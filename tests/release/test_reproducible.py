@@ -25,6 +25,8 @@ def builds(tmp_path: Path) -> tuple[Path, Path]:
         fake_release.executable(dist / "frozen" / "cortex-embed", target, "1.2.3", "a")
         (dist / ".work").mkdir()
         (dist / ".work" / "notes").write_text(str(dist), encoding="utf-8")
+        (dist / "zig-cache").mkdir()
+        (dist / "zig-cache" / "libc.a").write_text(str(dist), encoding="utf-8")
         _archive(dist)
         (dist / "link").symlink_to("frozen/cortex-embed")
     return made
@@ -114,12 +116,14 @@ def test_an_exit_code_for_each_outcome(
 def test_builds_are_of_different_places_and_surroundings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen, steps = [], []
 
-    def run(_: list[str], **options: object) -> None:
+    def run(command: list[str], **options: object) -> None:
+        steps.append(command[1:])
         seen.append(options)
 
     (tmp_path / "tree" / "app" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "tree" / "app" / "cortex-kernels-linux-x64.so").touch()
     for name in reproducible._INPUTS:
         if not (tmp_path / "tree" / name).exists():
             (tmp_path / "tree" / name).touch()
@@ -128,11 +132,14 @@ def test_builds_are_of_different_places_and_surroundings(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     one, two = (reproducible.build(tmp_path / "base", number) for number in range(2))
     assert one != two
-    assert seen[0]["umask"] != seen[1]["umask"]
-    first, second = (s["env"] for s in seen)
+    assert steps == [["build/compile_kernels.py"], ["-m", "release.package"]] * 2
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert seen[0]["umask"] != seen[2]["umask"]
+    first, second = (s["env"] for s in seen[::2])
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert first["SOURCE_DATE_EPOCH"] == second["SOURCE_DATE_EPOCH"] == "1700000000"
     assert all(first[name] != second[name] for name in ("HOME", "TZ", "PYTHONHASHSEED"))
     assert str(one.parent / "app") in first["PYTHONPATH"].split(os.pathsep)
-    assert not (one.parent / "app" / "__pycache__").exists()
+    assert list((one.parent / "app").iterdir()) == []

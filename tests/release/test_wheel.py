@@ -12,18 +12,39 @@ from pathlib import Path
 
 import pytest
 
+import compile_kernels
 import targets
 from cortex_embed import __version__
 from release import ReleaseError, wheel
 
 PYPROJECT = tomllib.loads((wheel.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INFO = f"{wheel.STEM}.dist-info"
+LIB = Path("app", "cortex_embed", "kernels", "lib")
+
+
+def copy_tree(root: Path) -> Path:
+    """What a build reads of this tree, with stand-ins for the kernels' libraries.
+
+    Stamped as the compiler's own are: all targets' take minutes.
+    """
+    ignored = shutil.ignore_patterns("__pycache__", "embedded", "lib")
+    shutil.copytree(wheel.ROOT / "app", root / "app", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"):
+        shutil.copy(wheel.ROOT / name, root / name)
+    (root / LIB).mkdir()
+    for target in targets.load().targets:
+        library = root / LIB / compile_kernels.library_name(target)
+        library.write_text(target.name, encoding="utf-8")
+        text = compile_kernels.stamp(compile_kernels.digest(target), library)
+        compile_kernels.stamp_of(library).write_text(text, encoding="utf-8")
+    return root
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree."""
-    return wheel.make(tmp_path_factory.mktemp("wheel"))[0]
+    """The wheel of this tree, but for the kernels."""
+    out = tmp_path_factory.mktemp("wheel")
+    return wheel.make(out / "dist", copy_tree(out / "tree"))[0]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +56,7 @@ def metadata(made: Path) -> Message:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what a build reads, to be changed."""
-    root = tmp_path / "tree"
-    ignored = shutil.ignore_patterns("__pycache__", "embedded")
-    shutil.copytree(wheel.ROOT / "app", root / "app", ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"):
-        shutil.copy(wheel.ROOT / name, root / name)
-    return root
+    return copy_tree(tmp_path / "tree")
 
 
 def test_it_holds_what_the_package_reads(made: Path) -> None:
@@ -54,7 +70,11 @@ def test_it_holds_what_the_package_reads(made: Path) -> None:
         "server/sidecar.schema.json",
         "server/ui/index.html",
         "vocabularies/cl100k_base.zlib",
+        "kernels/kernels.h",
     } <= package
+    assert {name for name in package if name.startswith("kernels/lib/")} == {
+        f"kernels/lib/{compile_kernels.library_name(target)}" for target in targets.load().targets
+    }
     assert f"{INFO}/licenses/LICENSE" in names
     assert any(name.endswith("/LICENSE-tiktoken.txt") for name in names if INFO in name)
 
@@ -84,12 +104,12 @@ def test_its_addresses_are_in_the_tables_repository(metadata: Message) -> None:
     assert all(url.startswith(repository) for url in urls.values())
 
 
-def test_the_same_tree_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
+def test_the_same_tree_gives_the_same_bytes(made: Path, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "wheel"
     out.mkdir()
     (out / "cortex_embed-0.0.9-py3-none-any.whl").touch()
     (out / "cortex_embed-0.0.9.tar.gz").touch()
-    again, sdist = wheel.make(out)
+    again, sdist = wheel.make(out, tree)
     assert again.read_bytes() == made.read_bytes()
     assert sdist.read_bytes() == made.with_name(wheel.SDIST).read_bytes()
     assert sorted(out.iterdir()) == sorted([again, sdist])  # an older version is gone
@@ -107,11 +127,45 @@ def test_without_the_vocabulary_there_is_none(tree: Path, tmp_path: Path, damage
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
-def test_a_wheel_that_lacks_a_file_is_refused(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["missing", "damaged", "older sources"])
+def test_without_every_target_s_kernels_there_is_none(
+    tree: Path, tmp_path: Path, change: str
+) -> None:
+    library = tree / LIB / "cortex-kernels-macos-x64.dylib"
+    if change == "missing":
+        library.unlink()
+    elif change == "damaged":
+        library.write_text("", encoding="utf-8")
+    else:
+        compile_kernels.stamp_of(library).write_text("0 0\n", encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"kernels of macos-x64 are .*compile_kernels\.py --all"):
+        wheel.make(tmp_path / "wheel", tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lacks"),
+    [
+        ("vocabularies/cl100k_base.zlib", "vocabularies/cl100k_base.zlib"),
+        ("kernels/lib/cortex-kernels-*.dylib", "kernels/lib/cortex-kernels-macos-arm64.dylib"),
+    ],
+)
+def test_a_wheel_that_lacks_a_file_is_refused(
+    tree: Path, tmp_path: Path, pattern: str, lacks: str
+) -> None:
     project = tree / "pyproject.toml"
     text = project.read_text(encoding="utf-8")
-    project.write_text(text.replace("artifacts = [", "artifacts = [] # ["), encoding="utf-8")
-    with pytest.raises(ReleaseError, match=r"lacks \['cortex_embed/vocabularies/cl100k_base"):
+    assert text.count(pattern) == 1
+    project.write_text(text.replace(pattern, "nothing"), encoding="utf-8")
+    with pytest.raises(ReleaseError, match=rf"lacks \['cortex_embed/{lacks}'"):
+        wheel.make(tmp_path / "wheel", tree)
+
+
+def test_a_library_of_no_target_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / LIB / "cortex-kernels-linux-riscv64.so").touch()
+    with pytest.raises(
+        ReleaseError, match=r"has \['.*/cortex-kernels-linux-riscv64\.so'\] too much"
+    ):
         wheel.make(tmp_path / "wheel", tree)
 
 
