@@ -39,6 +39,9 @@ _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (
     "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512",
 )  # fmt: skip
+# Or clang makes two slower instructions of vpdpwssd where it tunes for no one processor
+# (TuningFastDPWSSD in LLVM's X86.td).
+_DOT = ("-Xclang", "-target-feature", "-Xclang", "+fast-dpwssd")
 Flags = tuple[str, ...]
 # Which files are compiled for an architecture, and with what beyond its oldest processor. What a
 # file may use here, `ck_supported` must ask for before it is called.
@@ -46,16 +49,19 @@ SOURCES: dict[str, dict[str, Flags]] = {
     "x64": {
         "kernels.c": (),
         "avx2.c": _AVX2,
-        "avx_vnni.c": (*_AVX2, "-mavxvnni"),
+        "avx_vnni.c": (*_AVX2, "-mavxvnni", *_DOT),
         "avx512.c": _AVX512,
-        "avx512_vnni.c": (*_AVX512, "-mavx512vnni"),
+        "avx512_vnni.c": (*_AVX512, "-mavx512vnni", *_DOT),
     },
     # zig's -march knows no `armv8.2-a`, and v8.2 as a whole is more than the check asks for.
     "arm64": {"kernels.c": (), "neon_dot.c": ("-mcpu=generic+dotprod",)},
 }
+# No contraction: a sum that one processor's compiler fuses and another's does not would give
+# other bits.
 COMMON = (
-    "-O3", "-std=c11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=on",
-    "-fomit-frame-pointer", "-g0", "-Wall", "-Wextra", "-Werror",
+    "-O3", "-std=c11", "-fvisibility=hidden", "-fno-math-errno", "-fno-honor-nans",
+    "-ffp-contract=off", "-fomit-frame-pointer", "-g0",
+    "-Wall", "-Wextra", "-Werror",
     # zig cc traps undefined behaviour unless told otherwise.
     "-fno-sanitize=all",
 )  # fmt: skip
