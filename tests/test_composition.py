@@ -79,7 +79,7 @@ def test_the_engine_is_announced_and_told_to_clients(
     name, best = str(kernel_mean.directory), kernel_sets[0]
     for settings, engine, reason in (
         (Settings(precision="int8"), "native", best),
-        (Settings(), "onnxruntime", "auto takes the native engine for int8"),
+        (Settings(), "native", best),
         (Settings(engine="native"), "native", best),
         (Settings(precision="int8", engine="onnxruntime"), "onnxruntime", ""),
     ):

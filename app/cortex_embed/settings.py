@@ -119,9 +119,8 @@ class Settings:
         "auto",
         choice("auto", "native", "onnxruntime"),
         "ENGINE",
-        "what computes the vectors: native is cortex-embed's own kernels, for BERT models in int8 "
-        "or fp32; onnxruntime runs every model; auto takes native for int8 where model and "
-        "processor allow it",
+        "what computes the vectors: native is cortex-embed's own kernels, for BERT models; "
+        "onnxruntime runs every model; auto takes native where model and processor allow it",
         on=ALL,
     )
     threads: int = setting(

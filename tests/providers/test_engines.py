@@ -26,15 +26,11 @@ def changed(artifact: Artifact, **facts: Any) -> Artifact:
     return replace(artifact, manifest=artifact.manifest | facts)
 
 
-def test_auto_takes_native_for_int8_in_the_best_set(kernel_mean: Artifact) -> None:
-    choice = choose("auto", kernel_mean, "int8", SETS)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_auto_takes_native_in_the_best_set(kernel_mean: Artifact, precision: str) -> None:
+    choice = choose("auto", kernel_mean, precision, SETS)
     assert choice == EngineChoice("native", "AVX-512")
     assert str(choice) == "engine native: AVX-512"
-
-
-def test_auto_leaves_other_precisions_to_onnx_runtime(kernel_mean: Artifact) -> None:
-    choice = choose("auto", kernel_mean, "fp32", SETS)
-    assert str(choice) == "engine onnxruntime: auto takes the native engine for int8"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

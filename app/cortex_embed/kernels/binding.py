@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 1
+ABI = 2
 _Fields = list[tuple[str, Any]]
 
 
@@ -80,6 +80,7 @@ class Model(ctypes.Structure):
         ("embedding_norm", Norm),
         ("layers", ctypes.POINTER(Layer)),
         ("packed", ctypes.c_void_p),
+        ("ticks", ctypes.c_void_p),
     ]
 
 

@@ -17,10 +17,13 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 1
+#define CK_ABI 2
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_NEON_DOT = 4, CK_ISAS = 5 };
+
+/* Where a run's time goes, for `ck_model.ticks`. UP has the GELU in it. */
+enum ck_phase { CK_EMBED, CK_QKV, CK_ATTENTION, CK_OUTPUT, CK_NORM, CK_UP, CK_QUANTIZE, CK_DOWN, CK_POOL, CK_PHASES };
 
 enum ck_pooling { CK_MEAN = 0, CK_CLS = 1 };
 
@@ -61,6 +64,7 @@ typedef struct {
     ck_norm embedding_norm;
     const ck_layer *layers;
     const void *packed; /* what ck_pack wrote */
+    uint64_t *ticks;    /* [CK_PHASES], added to by every run on x86; NULL: nothing is measured */
 } ck_model;
 
 /* A run split over several threads, each with its own `rank`; zeroed before the first use. */

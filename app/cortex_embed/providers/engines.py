@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Name = Literal["native", "onnxruntime"]
 
-_AUTOMATIC = ("int8",)
-"""The precisions that `auto` takes the native engine for."""
 _FAMILY = "bert"
 _MULTIPLE = 64
 _HEAD_WIDTHS = (32, 64)
@@ -68,9 +66,6 @@ def choose(
         return EngineChoice(by_name=True)
     try:
         _check(artifact)
-        if asked == "auto" and precision not in _AUTOMATIC:
-            reason = f"auto takes the native engine for {', '.join(_AUTOMATIC)}"
-            return EngineChoice(reason=reason)
         best = _best(sets)
     except NativeEngineError as why:
         if asked == "native":
