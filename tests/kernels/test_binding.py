@@ -47,6 +47,7 @@ def declared(struct: str) -> list[tuple[str, str]]:
 def test_every_field_is_the_headers(struct: str) -> None:
     kinds = {
         "int32_t": ctypes.c_int32,
+        "int64_t": ctypes.c_int64,
         "float": ctypes.c_float,
         "ck_shape": binding.Shape,
         "ck_norm": binding.Norm,

@@ -1,83 +1,109 @@
-"""Ranks of one call: all at once, one call at a time, and nobody hangs."""
+"""Ranks of one call: nobody is waited for, and there is one call at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cortex_embed.errors import EngineError
 from cortex_embed.providers.team import Team
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def ranks_alive() -> int:
     return sum(thread.name.startswith("engine-rank") for thread in threading.enumerate())
 
 
+def until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
 def test_every_rank_takes_part_in_the_same_call() -> None:
-    together = threading.Barrier(3, timeout=10)  # as inside the kernels: all or none
+    together = threading.Barrier(3, timeout=10)
     seen: list[tuple[str, int]] = []
 
     def call(word: str, rank: int) -> None:
-        together.wait()
         seen.append((word, rank))
+        together.wait()
 
     team = Team(call, 3)
     try:
         for word in ("one", "two"):
-            assert team.run(word)
-        assert sorted(seen[:3]) == [("one", 0), ("one", 1), ("one", 2)]
-        assert sorted(seen[3:]) == [("two", 0), ("two", 1), ("two", 2)]
+            until(lambda word=word: team.run(word))  # type: ignore[misc]
+        assert sorted(seen) == [(word, rank) for word in ("one", "two") for rank in range(3)]
     finally:
         team.close()
 
 
-def test_it_returns_when_the_last_rank_has_ended() -> None:
-    ended = []
+def test_the_caller_waits_for_nobody_and_works_alone_until_all_are_back() -> None:
+    gate, ended = threading.Event(), []
 
-    def call(rank: int) -> None:
-        time.sleep(0.05 * rank)
+    def call(_work: None, rank: int) -> None:
+        if rank:
+            assert gate.wait(10)
         ended.append(rank)
 
     team = Team(call, 3)
-    assert team.run()
-    assert ended == [0, 1, 2]
+    assert team.run(None)
+    assert ended == [0]
+    assert not team.run(None)
+    assert ended == [0]
+    gate.set()
+    until(lambda: team.run(None))
+    team.close()
+    assert sorted(ended) == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_caller_hears_of_its_own_failure() -> None:
+    def call(_work: None, rank: int) -> None:
+        if not rank:
+            raise EngineError("ill")
+
+    team = Team(call, 2)
+    with pytest.raises(EngineError, match="ill"):
+        team.run(None)
+    until(lambda: team._away == 0 or team._is_ready())
     team.close()
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2])
-def test_a_rank_that_fails_is_an_error_and_the_next_call_works(failing: int) -> None:
-    broken = True
-
-    def call(rank: int) -> None:
-        if broken and rank == failing:
-            raise EngineError(f"rank {rank} is ill")
+def test_a_thread_that_fails_is_logged_and_the_caller_works_alone_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def call(_work: None, rank: int) -> None:
+        if rank == 1:
+            raise EngineError("ill")
 
     team = Team(call, 3)
-    with pytest.raises(EngineError, match=f"rank {failing} is ill"):
-        team.run()
-    broken = False
-    assert team.run()
+    assert team.run(None)
+    until(lambda: not team._threads[0].is_alive())
+    assert not team.run(None)
+    assert "Thread 1 of the engine has failed" in caplog.text
     team.close()
 
 
 def test_there_is_one_call_at_a_time() -> None:
     inside, gate = threading.Event(), threading.Event()
 
-    def call(rank: int) -> None:
+    def call(_work: None, rank: int) -> None:
         inside.set()
         assert gate.wait(10)
 
     team = Team(call, 2)
-    first = threading.Thread(target=team.run)
+    first = threading.Thread(target=team.run, args=(None,))
     first.start()
     assert inside.wait(10)
-    assert not team.run()
+    assert not team.run(None)
     gate.set()
     first.join()
-    assert team.run()
+    until(lambda: team.run(None))
     team.close()
 
 
@@ -85,30 +111,30 @@ def test_closing_waits_for_the_call_and_ends_the_threads() -> None:
     before = ranks_alive()
     inside, ended = threading.Event(), []
 
-    def call(rank: int) -> None:
+    def call(_work: None, rank: int) -> None:
         inside.set()
         time.sleep(0.1)
         ended.append(rank)
 
     team = Team(call, 4)
     assert ranks_alive() == before + 3
-    caller = threading.Thread(target=team.run)
+    caller = threading.Thread(target=team.run, args=(None,))
     caller.start()
     assert inside.wait(10)
     team.close()
     assert sorted(ended) == [0, 1, 2, 3]
     assert ranks_alive() == before
     caller.join()
-    assert not team.run()
+    assert not team.run(None)
     team.close()
 
 
 def test_a_rank_that_is_gone_is_not_waited_for() -> None:
     calls: list[int] = []
-    team = Team(calls.append, 3)
+    team = Team(lambda _work, rank: calls.append(rank), 3)
     team._turns[1].put(None)  # as if its thread had died
     team._threads[1].join()
-    assert not team.run()
+    assert not team.run(None)
     assert calls == []
     team.close()
 

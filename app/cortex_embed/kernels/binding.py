@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 2
+ABI = 3
 _Fields = list[tuple[str, Any]]
 
 
@@ -85,12 +85,12 @@ class Model(ctypes.Structure):
 
 
 class Team(ctypes.Structure):
-    """`ck_team`; ctypes makes it of zeros."""
+    """`ck_team`, one for each run; ctypes makes it of zeros."""
 
     _fields_: ClassVar[_Fields] = [
-        ("ranks", ctypes.c_int32),
-        ("arrived", ctypes.c_int32),
-        ("round", ctypes.c_int32),
+        ("ranks", ctypes.c_int64),
+        ("done", ctypes.c_int64),
+        ("next", ctypes.c_int64),
     ]
 
 

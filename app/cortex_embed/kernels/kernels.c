@@ -90,15 +90,32 @@ void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets, i
     table[model->isa]->run(model, ids, offsets, texts, out, workspace, team, rank);
 }
 
-void ck_meet(ck_team *team) {
-    if (!team) return;
-    int32_t round = __atomic_load_n(&team->round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->ranks) {
-        __atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
-        return;
+/* `team->next` holds the phase above UNIT_BITS, and the next unit below. */
+#define UNIT_BITS 40
+
+static int64_t phase_of(const ck_team *team) {
+    return __atomic_load_n(&team->next, __ATOMIC_ACQUIRE) >> UNIT_BITS;
+}
+
+int64_t ck_take(ck_team *team, int64_t phase, int64_t units, int64_t *alone) {
+    if (!team) return *alone < units ? (*alone)++ : -1;
+    int64_t next = __atomic_load_n(&team->next, __ATOMIC_ACQUIRE);
+    for (;;) {
+        int64_t unit = next & (((int64_t)1 << UNIT_BITS) - 1);
+        if (next >> UNIT_BITS != phase || unit >= units) return -1;
+        if (__atomic_compare_exchange_n(&team->next, &next, next + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            return unit;
     }
-    for (int spins = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spins++) {
+}
+
+void ck_done(ck_team *team, int64_t phase, int64_t units) {
+    if (!team || __atomic_add_fetch(&team->done, 1, __ATOMIC_ACQ_REL) < units) return;
+    __atomic_store_n(&team->done, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&team->next, (phase + 1) << UNIT_BITS, __ATOMIC_RELEASE);
+}
+
+void ck_wait(ck_team *team, int64_t phase) {
+    for (int spins = 0; team && phase_of(team) == phase; spins++) {
         if (spins < 2000) rest();
         else let_others_run();
     }

@@ -17,7 +17,7 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 2
+#define CK_ABI 3
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_NEON_DOT = 4, CK_ISAS = 5 };
@@ -67,10 +67,10 @@ typedef struct {
     uint64_t *ticks;    /* [CK_PHASES], added to by every run on x86; NULL: nothing is measured */
 } ck_model;
 
-/* A run split over several threads, each with its own `rank`; zeroed before the first use. */
+/* One run split over several threads: `ranks` is how many there are at most, the rest is zero
+ * before the run. Each takes work as it comes, so none waits for one that is not running. */
 typedef struct {
-    int32_t ranks;
-    int32_t arrived, round;
+    int64_t ranks, done, next;
 } ck_team;
 
 CK_API int32_t ck_abi(void);
@@ -86,7 +86,9 @@ CK_API int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t
 /* Token ids of all texts one after the other, text i at offsets[i] .. offsets[i + 1]; every
  * text has at least one, every id is in the vocabulary, every length within the positions.
  * `out` is float32 [texts, hidden], pooled and not normalized. `team` is NULL for one thread;
- * otherwise all its ranks call this with the same arguments but `rank`, at the same time. */
+ * otherwise its threads call this with the same arguments but `rank` (0 .. ranks - 1), in any
+ * order. When one of them returns, the run is done; who comes later reads `offsets` and `team`,
+ * finds nothing to do, and touches nothing else. */
 CK_API void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets,
                    int64_t texts, float *out, void *workspace, ck_team *team, int32_t rank);
 

@@ -18,7 +18,12 @@ extern const ck_kernels ck_avx2, ck_avx_vnni, ck_avx512, ck_avx512_vnni, ck_neon
 /* `bytes` rounded up to a cache line. */
 static inline int64_t ck_round(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Wait until every rank of `team` is here; nothing to wait for without one. */
-void ck_meet(ck_team *team);
+/* The next unit of `phase` that nobody has taken, of `units`; -1 where there is none, or the phase
+ * is over. Without a team, `alone` counts, from 0. */
+int64_t ck_take(ck_team *team, int64_t phase, int64_t units, int64_t *alone);
+/* A unit that was taken is done; the last one opens the next phase. */
+void ck_done(ck_team *team, int64_t phase, int64_t units);
+/* Wait until `phase` is over. */
+void ck_wait(ck_team *team, int64_t phase);
 
 #endif

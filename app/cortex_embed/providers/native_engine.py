@@ -8,7 +8,7 @@ that it has not checked, since they read memory by them.
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cortex_embed.errors import EngineError, ModelFileError
 from cortex_embed.models.encoder_graph import read_encoder
@@ -52,13 +52,11 @@ class NativeEngine:
         Raises NativeEngineError where graph or kernels cannot be used, ModelFileError.
         """
         from cortex_embed.kernels import load
-        from cortex_embed.kernels.binding import Team as Meeting
         from cortex_embed.kernels.binding import aligned
 
         self._kernels = load() if kernels is None else kernels
         self._threads = threads
         self._team: Team | None = None
-        self._meeting = Meeting(ranks=threads)
         self._workspaces = _Workspaces()
         encoder = read_encoder(model)
         if encoder.hidden != dimensions:
@@ -81,7 +79,7 @@ class NativeEngine:
         if self._threads > 1 and self._team is None:
             from cortex_embed.providers.team import Team
 
-            self._team = Team(self._kernels.run, self._threads)
+            self._team = Team(self._take_part, self._threads)
 
     def run(self, batch: Sequence[Ids]) -> Vectors:
         """Token ids of b texts (int64 [length] each) to float32 [b, dimensions], pooled.
@@ -109,6 +107,8 @@ class NativeEngine:
 
         import numpy as np
 
+        from cortex_embed.kernels.binding import Team as Meeting
+
         lengths = [len(ids) for ids in batch]
         ids, offsets = self._laid_out(batch, lengths)
         out = np.empty((len(batch), self._dimensions), dtype=np.float32)
@@ -121,15 +121,24 @@ class NativeEngine:
         )
         workspace = self._workspaces.take(size)
         try:
-            arguments = (
-                ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
-                out.ctypes.data, workspace.ctypes.data,
+            work = _Work(
+                (
+                    ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
+                    out.ctypes.data, workspace.ctypes.data,
+                ),
+                Meeting(ranks=self._threads),
+                offsets,
             )  # fmt: skip
-            if team is None or not team.run(*arguments, ctypes.addressof(self._meeting)):
-                self._kernels.run(*arguments, None, 0)
+            if team is None or not team.run(work):
+                self._kernels.run(*work.addresses, None, 0)
         finally:
             self._workspaces.put(workspace)
         return out
+
+    def _take_part(self, work: _Work, rank: int) -> None:
+        import ctypes
+
+        self._kernels.run(*work.addresses, ctypes.addressof(work.meeting), rank)
 
     def _laid_out(self, batch: Sequence[Ids], lengths: list[int]) -> tuple[Ids, Ids]:
         """All ids one text after the other, and where each begins; int64 both, checked."""
@@ -150,6 +159,14 @@ class NativeEngine:
                 f"has {self._vocabulary} of them, from 0."
             )
         return ids, offsets
+
+
+class _Work(NamedTuple):
+    """One run's arguments; `meeting` and `offsets` are what a late thread still reads."""
+
+    addresses: tuple[int, ...]
+    meeting: binding.Team
+    offsets: Ids
 
 
 class _Workspaces:
