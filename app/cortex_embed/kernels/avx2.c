@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #define VW 8
 #define NR 16
+#define BYTE_ROWS 4
 #define GROUP 2
 #define NAME ck_avx2
 #define dot4(sum, x, w)                                                                  \

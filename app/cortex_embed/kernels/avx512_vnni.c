@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #define VW 16
 #define NR 64
+#define BYTE_ROWS 6
 #define GROUP 2
 #define NAME ck_avx512_vnni
 #define dot4(sum, x, w) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))

@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 #define VW 4
 #define NR 16
+#define BYTE_ROWS 6
 #define GROUP 4
 #define NAME ck_neon_dot
 #define SIGNED_INPUT 1
