@@ -1,0 +1,111 @@
+"""The same bits from every processor: harness.c here, under qemu and under wine.
+
+What it must print is in tests/data/kernels.txt, since no machine of CI has all processors: each
+compares with that. Whoever changes the arithmetic on purpose writes it anew with
+
+    python -m tests.kernels.test_processors
+
+(PYTHONPATH=app:build:.), and says so in the changelog: vectors change.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cortex_embed.kernels import INSTRUCTION_SETS, supported
+from tests.kernels.processors import (
+    ARM64,
+    MACHINE,
+    NATIVE,
+    WINDOWS,
+    compile_harness,
+    compile_objects,
+)
+
+EXPECTED = Path(__file__).parent.parent / "data" / "kernels.txt"
+QEMU = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+WINE = shutil.which("wine")
+NOT_THERE = 3
+NEON = INSTRUCTION_SETS.index("NEON dot product")
+# The first time, zig compiles a C library for the other system; then qemu interprets.
+slow = pytest.mark.timeout(900)
+
+
+def harness(triple: str, out: Path) -> Path:
+    return compile_harness(triple, [*compile_objects(triple, out).values()], out)
+
+
+def output(command: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout[-300:]}{done.stderr[-300:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return harness(NATIVE, tmp_path_factory.mktemp("native"))
+
+
+@slow
+@pytest.mark.parametrize("place", ["end", "start"])
+def test_every_instruction_set_of_this_processor(
+    place: str, native: Path, kernel_sets: tuple[str, ...]
+) -> None:
+    expected = EXPECTED.read_text(encoding="utf-8")
+    for name in kernel_sets:
+        got = output([str(native), str(INSTRUCTION_SETS.index(name)), place])
+        assert got == expected, f"{name} gives other bits"
+
+
+def test_what_the_processor_lacks_is_not_run(native: Path, kernel_sets: tuple[str, ...]) -> None:
+    for number, name in enumerate(INSTRUCTION_SETS):
+        if name not in kernel_sets:
+            done = subprocess.run(
+                [str(native), str(number), "end"], capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, done.stdout) == (NOT_THERE, "")
+            assert "does not run instruction set" in done.stderr
+
+
+@pytest.mark.skipif(MACHINE.arch == "arm64", reason="this processor is one itself")
+@pytest.mark.skipif(QEMU is None, reason="needs qemu-aarch64-static (qemu-user-static)")
+@slow
+def test_arm_under_qemu(tmp_path: Path) -> None:
+    got = output([str(QEMU), str(harness(ARM64, tmp_path)), str(NEON), "end"])
+    assert got == EXPECTED.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(WINE is None or MACHINE.arch != "x64", reason="needs wine on an x86 processor")
+@slow
+def test_windows_under_wine(tmp_path: Path, kernel_sets: tuple[str, ...]) -> None:
+    program = harness(WINDOWS, tmp_path)
+    places = {"WINEPREFIX": str(tmp_path / "wine"), "WINEDEBUG": "-all"}
+    for name in kernel_sets:
+        words = [str(WINE), str(program), str(INSTRUCTION_SETS.index(name)), "end"]
+        got = output(words, **places).replace("\r\n", "\n")
+        assert got == EXPECTED.read_text(encoding="utf-8"), f"{name} gives other bits"
+
+
+def test_what_is_expected_is_of_vectors() -> None:
+    """No NaN and no zeros among it, and neighbouring cases differ."""
+    lines = EXPECTED.read_text(encoding="utf-8").splitlines()
+    shown = [bits for line in lines for bits in re.findall(r" ([0-9a-f]{8})\b", line)]
+    assert len(lines) == 26
+    assert len({re.findall(r"[0-9a-f]{16}", line)[0] for line in lines}) == len(lines)
+    exponents = [int(bits, 16) >> 23 & 0xFF for bits in shown]
+    assert 100 < min(exponents) <= max(exponents) < 140
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        best = str(INSTRUCTION_SETS.index(supported()[0]))
+        EXPECTED.write_text(output([str(harness(NATIVE, Path(scratch))), best, "end"]), "utf-8")
