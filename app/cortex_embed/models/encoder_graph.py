@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _BYTE_TOP = 255
+_MOST_WIDTH = 2**16
+"""Channels in and out of a linear layer: the kernels add as many products of bytes in 32 bits."""
+_MOST_POSITIONS = 2**13
+"""A text's attention weights share 18 bits (kernels/attention16.inc): more are too coarse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ def read_encoder(path: Path) -> Encoder:
     graph = read_graph(path)
     try:
         return _Walk(graph).encoder()
-    except (ValueError, LookupError, TypeError) as why:  # fewer inputs, or a list for a number
+    # Fewer inputs, a list for a number, or no number that there is.
+    except (ValueError, LookupError, TypeError, OverflowError) as why:
         raise NativeEngineError(f"it is not built as ours are ({why})") from None
 
 
@@ -135,6 +140,7 @@ class _Walk:
             self._positions(positions), norm, tuple(layers),
         )  # fmt: skip
         _check_shapes(encoder)
+        _check_numbers(encoder)
         return encoder
 
     def _pooling(self, output: str) -> tuple[Literal["mean", "cls"], str]:
@@ -369,5 +375,29 @@ def _check_shapes(encoder: Encoder) -> None:
             raise NativeEngineError(
                 f"its {name} is {array.dtype} {list(array.shape)}, not {dtype} {list(expected)}"
             )
-    if hidden % encoder.heads:
+    if encoder.heads < 1 or hidden % encoder.heads:
         raise NativeEngineError(f"its {encoder.heads} heads do not share {hidden} channels evenly")
+
+
+def _check_numbers(encoder: Encoder) -> None:
+    """Sizes that the kernels' sums have room for, and numbers that they can divide by."""
+    import numpy as np
+
+    widest = max(encoder.hidden, encoder.intermediate)
+    if widest > _MOST_WIDTH:
+        raise NativeEngineError(f"it is {widest} channels wide; the kernels take {_MOST_WIDTH}")
+    count = len(encoder.positions)
+    if not 0 < count <= _MOST_POSITIONS:
+        raise NativeEngineError(
+            f"it has {count} positions; the kernels take 1 to {_MOST_POSITIONS}"
+        )
+    if not 0 < encoder.epsilon < float("inf"):
+        raise NativeEngineError(f"its epsilon is {encoder.epsilon}")
+    limits = np.finfo(np.float32)
+    for layer in encoder.layers:
+        for linear in layer.linears:
+            # Not of subnormal numbers: what is divided by one of them is infinite.
+            if linear.step and not limits.tiny <= linear.step <= limits.max:
+                raise NativeEngineError(
+                    f"the step of what its {linear.name} reads is {linear.step}"
+                )

@@ -76,7 +76,7 @@ def read_graph(path: Path) -> Graph:
         raise ModelFileError(
             f"{why.filename or path} cannot be read: {why.strerror or why}."
         ) from None
-    except (ValueError, LookupError):  # empty, cut short, or made up
+    except (ValueError, LookupError, OverflowError, struct.error):  # empty, cut short, or made up
         raise ModelFileError(f"{path} is not an ONNX file, or does not fit its weights.") from None
     return reader.found
 
