@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import compile_kernels
 import targets
+from cortex_embed.kernels import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,13 @@ NATIVE = compile_kernels.triple(MACHINE)
 # With a C library inside, so that qemu needs no other system's files.
 ARM64 = "aarch64-linux-musl"
 WINDOWS = "x86_64-windows-gnu"
+SOURCES = dict(
+    zip(
+        INSTRUCTION_SETS,
+        ("avx2.c", "avx_vnni.c", "avx512.c", "avx512_vnni.c", "neon_dot.c"),
+        strict=True,
+    )
+)
 _STRICT = ("-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
@@ -34,7 +42,7 @@ def compile_objects(triple: str, out: Path) -> dict[str, Path]:
     for source, flags in table.items():
         made[source] = out / f"{source}.o"
         common = (*compile_kernels.COMMON, *flags)
-        _zig(triple, *common, "-c", source, "-o", str(made[source]), cwd=compile_kernels.KERNELS)
+        zig(triple, *common, "-c", source, "-o", str(made[source]), cwd=compile_kernels.KERNELS)
     return made
 
 
@@ -43,20 +51,21 @@ def compile_harness(triple: str, objects: Sequence[Path], out: Path) -> Path:
     made = out / ("harness.exe" if "windows" in triple else "harness")
     static = ("-static",) if triple == ARM64 else ()
     common = (*_STRICT, "-O1", "-fno-sanitize=all", f"-I{compile_kernels.KERNELS}", *static)
-    _zig(triple, *common, "harness.c", *map(str, objects), "-o", str(made), cwd=HERE)
+    zig(triple, *common, "harness.c", *map(str, objects), "-o", str(made), cwd=HERE)
     return made
 
 
-def compile_probe(source: str, out: Path) -> Path:
-    """probe.c around one instruction set's `source`, as a library for this machine."""
+def compile_probe(instruction_set: str, out: Path) -> Path:
+    """probe.c around one instruction set's source, as a library for this machine."""
+    source = SOURCES[instruction_set]
     made = out / compile_kernels.library_name(MACHINE)
     flags = (*compile_kernels.COMMON, *compile_kernels.SOURCES[MACHINE.arch][source])
     include = (f"-I{compile_kernels.KERNELS}", f'-DSOURCE="{source}"', "-Wno-unused-function")
-    _zig(NATIVE, *flags, *include, "-shared", "probe.c", "-o", str(made), cwd=HERE)
+    zig(NATIVE, *flags, *include, "-shared", "probe.c", "-o", str(made), cwd=HERE)
     return made
 
 
-def _zig(triple: str, *arguments: str, cwd: Path) -> None:
+def zig(triple: str, *arguments: str, cwd: Path) -> None:
     cache = str(compile_kernels.CACHE)
     places = {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     done = subprocess.run(

@@ -1,0 +1,61 @@
+"""What the tests of the kernels share."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.kernels.processors import compile_probe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+
+
+class Probe:
+    """probe.c, called with arrays."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.probe_scratch.restype = _LONG
+        library.probe_scratch.argtypes = [_LONG, _LONG, _INT]
+        library.probe_attention.argtypes = [
+            _INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER,
+        ]  # fmt: skip
+
+    def attention(self, q: Floats, k: Floats, v: Floats, *, integers: bool) -> Floats:
+        """float32 [queries, width], [count, width] twice → float32 [queries, width]."""
+        count, width = k.shape
+        assert all(one.dtype == np.float32 and one.flags.c_contiguous for one in (q, k, v))
+        size = self._library.probe_scratch(len(q), count, width)
+        scratch = np.full(size, np.nan, dtype=np.float32)
+        out = np.empty_like(q)
+        self._library.probe_attention(
+            integers, q.ctypes.data, len(q), k.ctypes.data, v.ctypes.data, count, width,
+            scratch.ctypes.data, out.ctypes.data,
+        )  # fmt: skip
+        return out
+
+    def function(self, name: str, x: Floats) -> Floats:
+        """`exponential`, `gelu` or `near_gelu` of float32 [n], n a multiple of 16."""
+        assert x.dtype == np.float32
+        assert len(x) % 16 == 0
+        call = getattr(self._library, f"probe_{name}")
+        call.argtypes = [_POINTER, _LONG, _POINTER]
+        out = np.empty_like(x)
+        call(x.ctypes.data, len(x), out.ctypes.data)
+        return out
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory, kernel_sets: tuple[str, ...]) -> Probe:
+    """Of this processor's best instruction set: test_processors.py holds that all are alike."""
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    return Probe(ctypes.CDLL(str(compile_probe(kernel_sets[0], tmp_path_factory.mktemp("probe")))))
