@@ -101,6 +101,7 @@ class NativeEngine:
         """End the threads of `widen`, after the run that is under way."""
         if self._team is not None:
             self._team.close()
+            self._team = None  # it holds this engine, and a circle outlives its last user
 
     def _run(self, batch: Sequence[Ids], team: Team | None) -> Vectors:
         import ctypes
