@@ -150,9 +150,9 @@ def _round(  # noqa: PLR0917
     for kind in peer.needs:
         if kind in model.missing:
             raise PeerError(f"no {kind} file could be made: {model.missing[kind]}")
-    options = peer.load_options()
     with start(plan, peer.env, peer.worker) as worker:
-        loaded = worker.ask("load", model=model.for_worker(), threads=plan.threads, options=options)
+        about = {"model": model.for_worker(), "threads": plan.threads, "options": peer.options}
+        loaded = worker.ask("load", **about)
         outcome.versions = loaded["versions"]
         found: dict[str, Any] = {"load_s": loaded["seconds"], "loaded_rss_mb": loaded["rss_mb"]}
         worker.ask("encode", texts=str(sets["warmup"].path), vectors=None)

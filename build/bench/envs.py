@@ -86,7 +86,8 @@ def clean_environment(threads: int) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
     count = str(threads)
     return kept | {
-        "PYTHONPATH": str(ROOT / "build"),
+        # app too: an installed cortex-embed may be another checkout's than the one to measure.
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "build"), str(ROOT / "app")]),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,

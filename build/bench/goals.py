@@ -158,7 +158,8 @@ def of_guest(guest: dict[str, Any]) -> Iterator[Goal]:
 
 
 def of_peak(results: dict[str, Any]) -> Iterator[Goal]:
-    """The linear layers alone against the most that a large product reached in this run."""
+    """The native engine's linear layers, GELU included, against the most that a large product
+    reached in this run."""
     found = results.get("profile", {}).get("fp32", {})
     loads = [peak["load"] for peak in results["gemm_peaks"] if "load" in peak]
     disturbed = all(load["disturbed"] for load in loads) or bool(

@@ -36,7 +36,7 @@ def examine(
     """Query lane, peak memory and soak of each of our servers; an error is a result."""
     found: dict[str, Any] = {}
     for server in servers:
-        if server.precision is None:
+        if not server.is_ours:
             continue
         print(f"query lane and memory: {server.name}", flush=True)
         try:

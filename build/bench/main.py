@@ -191,10 +191,10 @@ def _peak(plan: Plan) -> dict[str, Any]:
 def _profile(
     plan: Plan, model: BenchModel, sets: dict[str, texts.TextSet], precision: str
 ) -> dict[str, Any]:
-    """Where the engine's time goes, per operator, on passages."""
+    """Where the native engine's time goes, by phase, on passages."""
     try:
-        options = peers.ours(precision)
         with engines.start(plan, "ours", "profile_ours") as worker:
+            options = {"precision": precision}
             worker.ask("load", model=model.for_worker(), threads=plan.threads, options=options)
             arguments = {"texts": str(sets["passages"].path)}
             with watched(worker.pid) as load:

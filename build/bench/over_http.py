@@ -73,7 +73,7 @@ def compare(
                     if number == 0:
                         served.cosine = _cosine(plan, model, up, sets, reference)
                     row = _scenarios(plan, up, sets)
-                if server.precision is not None:
+                if server.is_ours:
                     row["in process"] = _in_process(plan, model, server, sets["short"])
                 served.rounds.append(row)
             except PeerError as why:
@@ -117,11 +117,9 @@ def _cosine(
 
 def _in_process(plan: Plan, model: BenchModel, server: Server, texts: TextSet) -> dict[str, Any]:
     """The same engine without HTTP: all texts at once, and as many callers as connections."""
-    from bench.peers import ours
-
-    options = ours(server.precision or "fp32")
     with start(plan, "ours", "ours") as worker:
-        worker.ask("load", model=model.for_worker(), threads=plan.threads, options=options)
+        about = {"model": model.for_worker(), "threads": plan.threads, "options": server.settings}
+        worker.ask("load", **about)
         worker.ask("encode", texts=str(texts.path), vectors=None)
         bulk = worker.ask("encode", texts=str(texts.path), vectors=None)
         found: dict[str, Any] = {"bulk": {"texts_per_second": bulk["texts"] / bulk["seconds"]}}

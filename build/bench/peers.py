@@ -1,4 +1,4 @@
-"""Who is compared: `peers.toml` read and checked, and which of our precisions exist here."""
+"""Who is compared: `peers.toml` read and checked. It must never know how a peer is run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from bench.envs import PeerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,43 +22,29 @@ class Engine:
     worker: str
     options: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    precision: str | None = None
     reference: bool = False
-
-    def load_options(self) -> dict[str, Any]:
-        """What the worker's load() takes. Raises PeerError for a precision we do not have."""
-        return self.options | ({} if self.precision is None else ours(self.precision))
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server with OpenAI's API; `command` has places in braces, `ready` answers 200 when up."""
+    """A server with OpenAI's API; `command` has places in braces, `ready` answers 200 when up.
+
+    `settings` are ours, and only ours has any.
+    """
 
     name: str
     env: str
     command: tuple[str, ...]
     ready: str
     needs: tuple[str, ...] = ()
-    precision: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        return bool(self.settings)
 
     def flags(self) -> list[str]:
-        """Flags for our precision. Raises PeerError for one we do not have."""
-        return (
-            []
-            if self.precision is None
-            else [f"--{name}={value}" for name, value in ours(self.precision).items()]
-        )
-
-
-def ours(precision: str) -> dict[str, str]:
-    """The settings that make cortex-embed run in `precision`. Raises PeerError."""
-    from cortex_embed.config import rows
-
-    if any(row.name == "precision" for row in rows()):
-        return {"precision": precision}
-    if precision == "fp32":
-        return {}
-    raise PeerError(f"this checkout has no --precision setting, hence no {precision}")
+        return [f"--{name}={value}" for name, value in self.settings.items()]
 
 
 def engines(only: Sequence[str] = ()) -> list[Engine]:

@@ -32,8 +32,9 @@ def markdown(results: dict[str, Any]) -> str:
             f"{machine['system']}, Python {machine['python']}. "
             f"{_rounds(results['rounds'])}; the same texts for all, at most "
             f"{results['max_tokens']} tokens. "
-            f"Measured GEMM peak: {_figure(peak.get('fp32'))} GFLOP/s float32, "
-            f"{_figure(peak.get('int8'))} G/s int8. `nox -s bench` makes this table."
+            f"GEMM peak, the most that one large product reached on ONNX Runtime: "
+            f"{_figure(peak.get('fp32'))} GFLOP/s float32, {_figure(peak.get('int8'))} G/s int8. "
+            f"`nox -s bench` makes this table."
         )
     ]
     for name, model in results["engines"].items():
@@ -79,7 +80,16 @@ def _engines(model: dict[str, Any]) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     if any(any(row["disturbed"].values()) for row in rows if not row.get("error")):
         lines += ["", "\\* other processes used more than 8 % of the processor in every round."]
-    return lines
+    return lines + _chosen(rows)
+
+
+def _chosen(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Which engine those rows of ours ran on that were not told."""
+    found = [(row["name"], row.get("versions", {})) for row in rows]
+    said = [
+        f"{n}: {v['engine']} ({v['engine_reason']})" for n, v in found if v.get("engine_reason")
+    ]
+    return ["", f"Chosen engines: {'; '.join(said)}."] if said else []
 
 
 def _servers(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -107,7 +117,7 @@ def _guest(guest: dict[str, Any]) -> list[str]:
             f"while a bulk job runs, {lane['during_bulk']['p50_ms']:.1f} (p50) and "
             f"{lane['during_bulk']['p99_ms']:.1f} ms (p99), and the bulk job keeps "
             f"{100 * lane['bulk_kept']:.0f} % of its rate. Peak memory under mixed texts: "
-            f"{_figure(memory['peak_mb'])} MB."
+            f"{_figure(memory['peak_mb'])} MB, {_figure(memory['ready_mb'])} MB when ready."
         )
         if "soak" in memory:
             soak = memory["soak"]
@@ -120,19 +130,29 @@ def _guest(guest: dict[str, Any]) -> list[str]:
 
 
 def _profile(profile: dict[str, Any]) -> list[str]:
-    lines = []
-    for precision, found in profile.items():
-        if "error" in found:
-            continue
-        top = list(found["operators"].items())[:6]
-        shares = ", ".join(f"{name} {100 * one['share']:.0f} %" for name, one in top)
+    """The native engine's time by phase, a line a precision."""
+    measured = {name: found for name, found in profile.items() if "error" not in found}
+    if not measured:
+        return []
+    phases = list(next(iter(measured.values()))["phases"])
+    columns = [*phases, "linear layers", "of GEMM peak"]
+    lines = [
+        "",
+        (
+            "**Where the native engine's time goes**, passages, share of its threads' time (`up` "
+            "has the GELU in it; the linear layers are `qkv`, `output`, `up` and `down`):"
+        ),
+        "",
+        f"| | {' | '.join(columns)} |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name, found in measured.items():
+        cells = [f"{100 * found['phases'][phase]['share']:.0f} %" for phase in phases]
+        cells.append(f"{100 * found['linear_share_of_time']:.0f} %")
         peak = found.get("linear_share_of_peak")
-        reach = f", at {100 * peak:.0f} % of the GEMM peak" if peak else ""
-        lines.append(
-            f"- {precision}, passages: linear layers take {100 * found['linear_share_of_time']:.0f}"
-            f" % of the engine's time{reach}; by operator: {shares}."
-        )
-    return ["", *lines] if lines else []
+        cells.append("unknown" if peak is None else f"{100 * peak:.0f} %")
+        lines.append(f"| {name}, {found['instruction_set']} | {' | '.join(cells)} |")
+    return lines
 
 
 def _failures(results: dict[str, Any]) -> list[str]:
@@ -141,6 +161,9 @@ def _failures(results: dict[str, Any]) -> list[str]:
     for model in results["engines"].values():
         found |= {r["name"]: r["error"] for r in model["rows"] if r.get("error")}
     found |= {f"{r['name']} (server)": r["error"] for r in results.get("servers", ()) if r["error"]}
+    for part in ("guest", "profile"):
+        about = results.get(part, {})
+        found |= {f"{n} ({part})": one["error"] for n, one in about.items() if "error" in one}
     if not found:
         return []
     lines = [f"- {name}: `{_one_line(error)}`" for name, error in found.items()]

@@ -11,6 +11,7 @@ from cortex_embed.cli import build_parser
 from cortex_embed.commands import bench
 from cortex_embed.config import Settings
 from cortex_embed.errors import TargetError, UsageError
+from tests.models_fixtures import with_other_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +86,28 @@ def test_in_process_with_table_json_and_chart(
     assert [row["concurrency"] for row in found["results"]] == [1, 4]
     assert all(row["texts_per_second"] > 0 for row in found["results"])
     assert found["machine"]["processor"]
+
+
+def test_the_engine_that_ran_is_named(
+    kernel_mean: Artifact,
+    kernel_sets: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where a graph turned out not to be for the one that was meant to."""
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    odd = with_other_graph(kernel_mean, tmp_path / "odd")
+    said = []
+    for artifact, engine in ((kernel_mean, "auto"), (kernel_mean, "onnxruntime"), (odd, "auto")):
+        settings = Settings(
+            model=(str(artifact.directory),), threads=1, precision="int8", engine=engine
+        )
+        bench.run(settings, options("--concurrency", "1", "--duration", "100ms"))
+        said.append(capsys.readouterr().out.splitlines()[0])
+    model = f"in process, {kernel_mean.spec.id} (int8, engine"
+    native, asked, fallen = said
+    assert native == f"{model} native: {kernel_sets[0]}): short texts, 1 a request"
+    assert asked == f"{model} onnxruntime): short texts, 1 a request"
+    assert fallen.startswith(f"{model} onnxruntime: ")
+    assert "where ours has" in fallen

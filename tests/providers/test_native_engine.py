@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
-from cortex_embed.kernels import load
+from cortex_embed.kernels import PHASES, load
 from cortex_embed.providers import memory
 from cortex_embed.providers.engine import Engine, newest_opset
 from cortex_embed.providers.native_engine import NativeEngine
@@ -233,6 +233,26 @@ def test_a_run_takes_no_more_than_was_foreseen(kernel_mean: Artifact, make: Make
     out = engine.run(texts)
     taken = engine._workspaces._free[0].nbytes + out.nbytes
     assert taken < foreseen(sum(map(len, texts)), 64) + 2**18
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_run_says_where_its_time_went_when_asked(
+    precision: str, kernel_mean: Artifact, make: Make
+) -> None:
+    engine = make(kernel_mean, precision)
+    texts = of_lengths([64, 30, 2])
+    expected = engine.run(texts).tobytes()
+    ticks = engine.count_ticks()
+    assert ticks.tolist() == [0] * len(PHASES)
+    assert engine.run(texts).tobytes() == expected
+    once = ticks.copy()
+    engine.run(texts)
+    if engine._kernels.name == "NEON dot product":  # no counter to read
+        assert ticks.tolist() == [0] * len(PHASES)
+        return
+    idle = {"quantize"} if precision == "fp32" else set()
+    assert all((once > 0)[n] for n, name in enumerate(PHASES) if name not in idle)
+    assert (ticks > once)[PHASES.index("attention")]
 
 
 def test_another_width_is_refused(kernel_mean: Artifact, kernels: Kernels) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from bench import engines, guest, over_http, peers, servers
-from bench.envs import REQUIREMENTS, PeerError
+from bench import engines, goals, guest, over_http, peers, servers
+from bench.envs import REQUIREMENTS, ROOT, PeerError, clean_environment, prepare
 from bench.models import BenchModel
-from bench.texts import TextSet
+from bench.texts import SETS, TextSet
+from cortex_embed.kernels import INSTRUCTION_SETS, PHASES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,15 +100,59 @@ def test_an_unknown_operation_is_an_answer(plan: engines.Plan) -> None:
         worker.ask("dance")
 
 
+@pytest.mark.skipif(
+    platform.machine().lower() not in {"x86_64", "amd64"},
+    reason="the kernels read the processor's counter on x86 alone",
+)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_profile_finds_the_linear_layers(
+    precision: str, plan: engines.Plan, kernel_mean: Artifact, sets: dict[str, TextSet]
+) -> None:
+    about = {"artifact": str(kernel_mean.directory)}
+    with engines.start(plan, "ours", "profile_ours") as worker:
+        worker.ask("load", model=about, threads=2, options={"precision": precision})
+        found = worker.ask("call", name="profile", arguments={"texts": str(sets["mixed"].path)})
+    shares = {name: one["share"] for name, one in found["phases"].items()}
+    assert tuple(shares) == PHASES
+    assert sum(shares.values()) == pytest.approx(1)
+    linear = sum(shares[name] for name in ("qkv", "output", "up", "down"))
+    assert found["linear_share_of_time"] == pytest.approx(linear)
+    assert 0 < linear < 1
+    assert found["linear_gflops"] > 0
+    assert found["instruction_set"] in INSTRUCTION_SETS
+
+
+def test_a_model_without_kernels_has_no_profile(plan: engines.Plan, model: BenchModel) -> None:
+    with (
+        engines.start(plan, "ours", "profile_ours") as worker,
+        pytest.raises(PeerError, match="do not run a model of its shape"),
+    ):
+        worker.ask("load", model=model.for_worker(), threads=1, options={"precision": "fp32"})
+
+
+def test_ours_says_which_engine_ran_and_why(
     plan: engines.Plan, model: BenchModel, sets: dict[str, TextSet]
 ) -> None:
-    with engines.start(plan, "ours", "profile_ours") as worker:
-        worker.ask("load", model=model.for_worker(), threads=1, options={})
-        found = worker.ask("call", name="profile", arguments={"texts": str(sets["mixed"].path)})
-    assert sum(one["share"] for one in found["operators"].values()) == pytest.approx(1)
-    assert found["linear_gflops"] > 0
-    assert 0 < found["linear_share_of_time"] < 1
+    chosen = [REFERENCE, peers.Engine("asked", "ours", "ours", {"engine": "onnxruntime"})]
+    fallen, asked = engines.compare(replace(plan, rounds=1), model, chosen, sets)
+    assert fallen.versions["engine"] == asked.versions["engine"] == "onnxruntime"
+    assert fallen.versions["engine_reason"] == "hidden is 32, no multiple of 64"
+    assert not asked.versions["engine_reason"]
+
+
+def test_what_is_measured_is_this_checkouts(plan: engines.Plan) -> None:
+    """Not an installed cortex-embed's, which may be another's."""
+    python = prepare("ours", plan.envs)
+    code = "import cortex_embed; print(cortex_embed.__file__)"
+    done = subprocess.run(
+        [python, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean_environment(1),
+        cwd=plan.work,
+    )
+    assert done.stdout.strip() == str(ROOT / "app" / "cortex_embed" / "__init__.py")
 
 
 def ours() -> peers.Server:
@@ -144,8 +192,6 @@ def test_memory_and_soak(plan: engines.Plan, model: BenchModel, sets: dict[str, 
 
 
 def test_every_peer_has_its_requirements_and_its_worker() -> None:
-    from bench.envs import ROOT
-
     environments = {e.env for e in peers.engines()} | {s.env for s in peers.servers()}
     for name in environments - {"ours"}:
         assert (REQUIREMENTS / f"{name}.in").is_file(), name
@@ -169,3 +215,32 @@ def test_a_choice_of_peers_keeps_the_reference() -> None:
         "OpenVINO bf16",
         "OpenVINO bf16, tuned",
     ]
+
+
+def test_goals_find_their_rows() -> None:
+    """Every name that a goal is computed of is a row, and ours are those that choose."""
+    rows = {e.name: e.options for e in peers.engines()}
+    for precision in ("fp32", "int8"):
+        assert rows[f"cortex-embed {precision}"] == {"precision": precision}
+        other = {"precision": precision, "engine": "onnxruntime"}
+        assert rows[f"cortex-embed {precision}, ONNX Runtime"] == other
+    outcomes = [
+        engines.Outcome(
+            name,
+            [
+                {
+                    kind: {"texts_per_second": 1.0, "p50_ms": 1.0, "load": {"disturbed": False}}
+                    for kind in (*SETS, "latency_short")
+                }
+            ],
+            cosine={"short": {"min": 1.0, "mean": 1.0}},
+        )
+        for name in rows
+    ]
+    assert all(goal.value == 1.0 for goal in goals.of_engines(outcomes))
+
+
+def test_our_servers_run_with_the_settings_of_the_row_in_process() -> None:
+    found = [s for s in peers.servers() if s.is_ours]
+    assert [s.name for s in found] == ["cortex-embed fp32", "cortex-embed int8"]
+    assert [s.flags() for s in found] == [["--precision=fp32"], ["--precision=int8"]]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from bench import goals, machine, report, texts
 from bench.engines import Outcome, median
 from bench.workers.encoding import Encoder, padded, pooled
+from bench.workers.profile_ours import linear_flops, phases
+from cortex_embed.kernels import PHASES, POOLINGS
+from cortex_embed.kernels.binding import Shape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +144,64 @@ def test_a_disturbed_figure_is_marked() -> None:
     assert "\\* other processes" in report.markdown(found)
 
 
+def test_the_engine_that_was_chosen_is_named() -> None:
+    found = results()
+    row = found["engines"]["m"]["rows"][0]
+    told = row | {"name": "b", "versions": {"engine": "onnxruntime", "engine_reason": ""}}
+    chose = row | {"name": "a", "versions": {"engine": "native", "engine_reason": "AVX2"}}
+    found["engines"]["m"]["rows"] += [chose, told]
+    assert "Chosen engines: a: native (AVX2)." in report.markdown(found).splitlines()
+
+
+def profile(**changed: Any) -> dict[str, Any]:
+    ticks = np.arange(1, 1 + len(PHASES), dtype=np.uint64)
+    return {
+        "instruction_set": "AVX2",
+        "phases": phases(ticks, seconds=9.0),
+        "linear_share_of_time": 0.62,
+        "linear_share_of_peak": 0.9,
+    } | changed
+
+
+def test_the_profile_is_a_table_by_phase() -> None:
+    found = results()
+    assert "native engine's time" not in report.markdown(found)
+    found["profile"] = {
+        "fp32": profile(),
+        "int8": profile(linear_share_of_peak=None),
+        "int4": {"error": "RuntimeError: no counter\nand so on"},
+    }
+    lines = report.markdown(found).splitlines()
+    head = next(n for n, line in enumerate(lines) if line.startswith("| | embed | qkv |"))
+    shares = "2 % | 4 % | 7 % | 9 % | 11 % | 13 % | 16 % | 18 % | 20 %"
+    assert lines[head + 2 : head + 4] == [
+        f"| fp32, AVX2 | {shares} | 62 % | 90 % |",
+        f"| int8, AVX2 | {shares} | 62 % | unknown |",
+    ]
+    assert len({line.count("|") for line in lines[head : head + 4]}) == 1
+    assert "- int4 (profile): `RuntimeError: no counter`" in lines
+
+
+def test_ticks_share_out_the_time() -> None:
+    ticks = np.zeros(len(PHASES), dtype=np.uint64)
+    with pytest.raises(RuntimeError, match="only x86"):
+        phases(ticks, 1.0)
+    ticks[PHASES.index("up")], ticks[PHASES.index("pool")] = 3 * 2**60, 2**60
+    found = phases(ticks, 8.0)
+    assert found["up"] == {"seconds": 6.0, "share": 0.75}
+    assert found["pool"] == {"seconds": 2.0, "share": 0.25}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_linear_layers_are_counted_as_they_are_run(pooling: str) -> None:
+    """By hand, in the order of running: query, key, value, output, up, down."""
+    shape = Shape(layers=3, hidden=64, intermediate=128, pooling=POOLINGS.index(pooling))
+    square, wide = 2 * 64 * 64, 2 * 64 * 128
+    whole = 10 * (4 * square + 2 * wide)
+    last = whole if pooling == "mean" else 10 * 2 * square + 4 * (2 * square + 2 * wide)
+    assert linear_flops(shape, tokens=10, texts=4) == 2 * whole + last
+
+
 def test_the_readme_is_changed_between_its_markers_only() -> None:
     readme = "a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n"
     assert report.into_readme(readme, "new") == readme.replace("old", "new")
@@ -149,10 +212,6 @@ def test_the_readme_is_changed_between_its_markers_only() -> None:
 def test_batches_are_within_budget_and_pooling_ignores_padding(
     tiny_mean: Artifact, tmp_path: Path
 ) -> None:
-    import shutil
-
-    import numpy as np
-
     shutil.copyfile(tiny_mean.tokenizer, tmp_path / "tokenizer.json")
     about = {"hf": str(tmp_path), "max_tokens": 16, "pooling": "mean"}
     encoder = Encoder(about, batch=3, order="sorted", budget=20)

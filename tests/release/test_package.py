@@ -221,7 +221,7 @@ def test_flags_of_freeze_that_exclude_each_other(
 
 def test_a_release_is_frozen_in_both_forms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = []
-    monkeypatch.setattr(freeze, "make", lambda out, model, _: made.append((out.name, model)))
+    monkeypatch.setattr(freeze, "make", lambda out, _, model, __: made.append((out.name, model)))
     monkeypatch.setattr(freeze, "refuse_static_python", lambda: None)
     monkeypatch.setattr("release.model.prepare", lambda name, _: tmp_path / name)
     assert freeze.main(["--release", "--out", str(tmp_path)]) == 0

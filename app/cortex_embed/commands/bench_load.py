@@ -47,7 +47,9 @@ class Answer:
 class Target(Protocol):
     """What is measured."""
 
-    title: str
+    @property
+    def title(self) -> str:
+        """What was measured, for people; complete once it is open."""
 
     async def open(self, batches: Sequence[Batch]) -> None:
         """Get ready, and check one answer in full. Raises EmbedError."""
@@ -62,11 +64,17 @@ class ServiceTarget:
     """The service in this process: no socket, no JSON."""
 
     def __init__(self, service: EmbeddingService) -> None:
-        model = service.models()[0]
-        words = (model.facts[key] for key in ("precision", "engine") if key in model.facts)
-        self.title = f"in process, {model.spec.id} ({', '.join(words)})"
         self._service = service
         self._requests: list[EmbedRequest] = []
+
+    @property
+    def title(self) -> str:
+        model = self._service.models()[0]
+        facts = model.facts
+        # Not before it is loaded: which engine can run it may turn out then.
+        how = [facts["precision"]] + ([f"engine {facts['engine']}"] if "engine" in facts else [])
+        reason = f": {facts['engine_reason']}" if facts.get("engine_reason") else ""
+        return f"in process, {model.spec.id} ({', '.join(how)}{reason})"
 
     async def open(self, batches: Sequence[Batch]) -> None:
         await self._service.load()

@@ -32,8 +32,9 @@ class Ours(Peer):
         asyncio.set_event_loop(self._loop)
         self._service = build_service(settings)
         self._loop.run_until_complete(self._service.load())
-        precision = str(self._service.models()[0].facts.get("precision"))
-        return {"cortex-embed": __version__, "precision": precision} | versions_of("onnxruntime")
+        facts = self._service.models()[0].facts
+        said = {key: str(facts[key]) for key in ("precision", "engine", "engine_reason")}
+        return {"cortex-embed": __version__} | said | versions_of("onnxruntime")
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         return self._loop.run_until_complete(self._encode(list(texts)))
