@@ -35,7 +35,7 @@ WINE = shutil.which("wine")
 NOT_THERE = 3
 NEON = INSTRUCTION_SETS.index("NEON dot product")
 # The first time, zig compiles a C library for the other system; then qemu interprets.
-slow = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900)
 
 
 def harness(triple: str, out: Path) -> Path:
@@ -55,7 +55,6 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return harness(NATIVE, tmp_path_factory.mktemp("native"))
 
 
-@slow
 @pytest.mark.parametrize("place", ["end", "start"])
 def test_every_instruction_set_of_this_processor(
     place: str, native: Path, kernel_sets: tuple[str, ...]
@@ -78,14 +77,12 @@ def test_what_the_processor_lacks_is_not_run(native: Path, kernel_sets: tuple[st
 
 @pytest.mark.skipif(MACHINE.arch == "arm64", reason="this processor is one itself")
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-aarch64-static (qemu-user-static)")
-@slow
 def test_arm_under_qemu(tmp_path: Path) -> None:
     got = output([str(QEMU), str(harness(ARM64, tmp_path)), str(NEON), "end"])
     assert got == EXPECTED.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(WINE is None or MACHINE.arch != "x64", reason="needs wine on an x86 processor")
-@slow
 def test_windows_under_wine(tmp_path: Path, kernel_sets: tuple[str, ...]) -> None:
     program = harness(WINDOWS, tmp_path)
     places = {"WINEPREFIX": str(tmp_path / "wine"), "WINEDEBUG": "-all"}
