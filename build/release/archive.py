@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# Level 9 takes three times as long and saves 0.1 %.
+# Three times as long as level 6 for 0.4 %, which keeps the one file within its 60 MB.
 _LEVEL = 9
 _EXECUTABLE, _PLAIN = 0o755, 0o644
 
