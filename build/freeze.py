@@ -58,7 +58,8 @@ EXCLUDES = (
     "aiohttp.client", "aiohttp.client_reqrep", "aiohttp.client_ws", "aiohttp.client_middlewares",
     "aiohttp.client_middleware_digest_auth", "aiohttp.connector", "aiohttp.cookiejar",
     # What stands in where a C extension is missing; ours are there.
-    "_pydecimal", "multidict._multidict_py", "aiohttp._websocket.reader_py",
+    "_pydecimal", "multidict._multidict_py",
+    "aiohttp._websocket.reader", "aiohttp._websocket.reader_c", "aiohttp._websocket.reader_py",
     "webbrowser", "ftplib", "tracemalloc",
     *(() if sys.platform == "win32" else ("asyncio.windows_events", "asyncio.proactor_events")),
 )  # fmt: skip

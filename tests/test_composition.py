@@ -93,6 +93,17 @@ def test_the_engine_is_announced_and_told_to_clients(
     assert len(fingerprints) == 1
 
 
+def test_int16_is_a_vector_space_of_its_own(
+    kernel_mean: Artifact, kernel_sets: tuple[str, ...]
+) -> None:
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    name = str(kernel_mean.directory)
+    models = [locate_model(Settings(precision=p), name).model for p in ("fp32", "int16", "int8")]
+    assert [model.facts["precision"] for model in models] == ["fp32", "int16", "int8"]
+    assert len({model.fingerprint for model in models}) == 3
+
+
 def test_an_engine_that_cannot_be_had_by_name_is_an_error(tiny_mean: Artifact) -> None:
     with pytest.raises(UsageError, match="--engine native: tiny-mean cannot run on it: hidden is"):
         locate_model(Settings(engine="native"), str(tiny_mean.directory))

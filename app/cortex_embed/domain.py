@@ -38,6 +38,13 @@ OpenAI's."""
 
 LATE_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 """Families that number positions from padding_idx + 1 on (fairseq's habit)."""
+_MADE_OF = {"int16": "fp32"}
+
+
+def stored_as(precision: str) -> str:
+    """The precision of the graphs that `precision` is served from: int16 is made when they are
+    loaded, of fp32."""
+    return _MADE_OF.get(precision, precision)
 
 
 class Golden(msgspec.Struct, frozen=True):

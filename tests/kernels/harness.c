@@ -120,7 +120,7 @@ static ck_linear linear(int quantized, int part, float gain) {
 /* `gain` is of queries and keys: 0 makes all keys alike, much makes one of them outweigh all. */
 static ck_model encoder(const ck_shape *shape, int isa, float gain) {
     ck_layer *layers = guarded((int64_t)sizeof(ck_layer) * shape->layers);
-    const int q = shape->quantized;
+    const int q = shape->precision == CK_INT8;
     ck_model made = {0};
     for (int layer = 0; layer < shape->layers; layer++) {
         for (int part = 0; part < 6; part++) layers[layer].linears[part] = linear(q, part, gain);
@@ -223,6 +223,7 @@ static void print(const char *name, const float *out, int64_t texts) {
 }
 
 static void try(const ck_shape *shape, int isa, float gain, const int64_t *lengths, int64_t texts) {
+    static const char *const names[] = {"fp32", "int8", "int16"};
     char name[100];
     seed = 7;
     ck_model model = encoder(shape, isa, gain);
@@ -249,7 +250,7 @@ static void try(const ck_shape *shape, int isa, float gain, const int64_t *lengt
         give_back(before);
     }
     snprintf(name, sizeof name, "%s %s, heads of %d, layers %d, gain %d, texts %d",
-             shape->quantized ? "int8" : "fp32", shape->pooling == CK_CLS ? "cls" : "mean",
+             names[shape->precision], shape->pooling == CK_CLS ? "cls" : "mean",
              HIDDEN / shape->heads, shape->layers, (int)gain, (int)texts);
     print(name, out, texts);
     give_back(0);
@@ -267,13 +268,13 @@ int main(int count, char **words) {
     at_end = !strcmp(words[2], "end");
     if (ck_abi() != CK_ABI) return 1;
     for (int i = 0; i < POSITIONS; i++) every[i] = i + 1;
-    for (int kind = 0; kind < 8; kind++) {
-        ck_shape shape = {1 + kind % 3, HIDDEN, kind & 1 ? 4 : 2, WIDE, kind >> 1 & 1, kind >> 2 & 1, 1e-12f};
+    for (int kind = 0; kind < 12; kind++) {
+        ck_shape shape = {1 + kind % 3, HIDDEN, kind & 1 ? 4 : 2, WIDE, kind >> 1 & 1, kind >> 2, 1e-12f};
         for (int gain = 0; gain < 3; gain++)
             try(&shape, isa, gains[gain], uneven, sizeof uneven / sizeof *uneven);
     }
-    for (int quantized = 0; quantized < 2; quantized++) {
-        ck_shape shape = {1, HIDDEN, 4, WIDE, CK_MEAN, quantized, 1e-12f};
+    for (int precision = 0; precision < 3; precision++) {
+        ck_shape shape = {1, HIDDEN, 4, WIDE, CK_MEAN, precision, 1e-12f};
         try(&shape, isa, 1, every, POSITIONS);
     }
     return 0;

@@ -24,7 +24,7 @@ STRUCTS = {
     "ck_model": binding.Model,
     "ck_team": binding.Team,
 }
-SHAPE = binding.Shape(layers=2, hidden=64, heads=2, intermediate=128, quantized=1)
+SHAPE = binding.Shape(layers=2, hidden=64, heads=2, intermediate=128, precision=1)
 
 
 def declared(struct: str) -> list[tuple[str, str]]:

@@ -96,7 +96,7 @@ def test_what_is_expected_is_of_vectors() -> None:
     """No NaN and no zeros among it, and neighbouring cases differ."""
     lines = EXPECTED.read_text(encoding="utf-8").splitlines()
     shown = [bits for line in lines for bits in re.findall(r" ([0-9a-f]{8})\b", line)]
-    assert len(lines) == 26
+    assert len(lines) == 39
     assert len({re.findall(r"[0-9a-f]{16}", line)[0] for line in lines}) == len(lines)
     exponents = [int(bits, 16) >> 23 & 0xFF for bits in shown]
     assert 100 < min(exponents) <= max(exponents) < 140

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 SETS = ("AVX-512", "AVX2")
 
 
+@pytest.fixture
+def odd(kernel_mean: Artifact, tmp_path: Path) -> Artifact:
+    return with_other_graph(kernel_mean, tmp_path / "odd")
+
+
 def changed(artifact: Artifact, **facts: Any) -> Artifact:
     return replace(artifact, manifest=artifact.manifest | facts)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int16"])
 def test_auto_takes_native_in_the_best_set(kernel_mean: Artifact, precision: str) -> None:
     choice = choose("auto", kernel_mean, precision, SETS)
     assert choice == EngineChoice("native", "AVX-512")
@@ -58,6 +63,22 @@ def test_what_the_kernels_are_not_made_for(kernel_mean: Artifact) -> None:
         with pytest.raises(UsageError, match=r"--engine native: .*Leave --engine out") as caught:
             choose("native", artifact, "int8", sets)
         assert says in caught.value.message
+
+
+def test_int16_is_the_native_engines_alone(kernel_mean: Artifact) -> None:
+    with pytest.raises(UsageError, match=r"--engine onnxruntime: .* in int16, .*--precision fp32"):
+        choose("onnxruntime", kernel_mean, "int16", SETS)
+    for asked in ("auto", "native"):
+        with pytest.raises(UsageError, match=r"--precision int16: .*none of AVX2.*--precision fp"):
+            choose(asked, kernel_mean, "int16", ())
+
+
+def test_int16_never_falls_back(odd: Artifact) -> None:
+    """To fp32 it would be another vector space, under int16's fingerprint."""
+    stored = tuple(replace(g, precision="fp32") for g in odd.graphs if g.precision == "int8")
+    chosen = Chosen(replace(odd, graphs=stored), "int16", EngineChoice("native", "AVX2"))
+    with pytest.raises(ModelFileError, match=r"--precision int16: only the native engine"):
+        make(chosen, 1, unexpected)
 
 
 def test_without_a_library_it_is_onnx_runtime(
@@ -93,11 +114,6 @@ def test_the_engine_that_was_chosen_is_made(
         pytest.skip("this processor has none of the instruction sets")
     made = make(Chosen(kernel_mean, "int8", EngineChoice(name)), 1, unexpected)
     assert isinstance(made, NativeEngine if name == "native" else Engine)
-
-
-@pytest.fixture
-def odd(kernel_mean: Artifact, tmp_path: Path) -> Artifact:
-    return with_other_graph(kernel_mean, tmp_path / "odd")
 
 
 def test_a_graph_of_another_kind_falls_back_aloud(

@@ -165,7 +165,7 @@ def test_the_native_engine_takes_what_its_kernels_say(
     assert found == memory.Fit(workers=4, max_batch_tokens=1024)
     little = memory.within(run(300, 256) * 3, run, 256, workers=2, max_batch_tokens=1024)
     assert (little.workers, little.max_batch_tokens) == (2, 300)
-    for precision in ("int8", "fp32"):
+    for precision in ("int8", "fp32", "int16"):
         size = memory.footprint(Chosen(minilm_artifact, precision, native))
         other = memory.footprint(Chosen(minilm_artifact, precision))
         assert size.loaded < size.loading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
-from cortex_embed.kernels import PHASES, load
+from cortex_embed.kernels import PHASES, PRECISIONS, load
 from cortex_embed.providers import memory
 from cortex_embed.providers.engine import Engine, newest_opset
 from cortex_embed.providers.native_engine import NativeEngine
@@ -34,14 +34,18 @@ FIXTURES = ["kernel_cls", "kernel_mean"]
 REAL = [*FIXTURES, pytest.param("minilm_artifact", marks=pytest.mark.real)]
 
 
+def engine_of(artifact: Artifact, precision: str, **options: Any) -> NativeEngine:
+    graph, width = artifact.graph_for(precision), artifact.spec.dimensions
+    return NativeEngine(graph, dimensions=width, in_int16=precision == "int16", **options)
+
+
 @pytest.fixture
 def make(kernels: Kernels) -> Iterator[Make]:
     """Native engines, closed at the end."""
     made: list[NativeEngine] = []
 
     def one(artifact: Artifact, precision: str, threads: int = 1) -> NativeEngine:
-        graph, width = artifact.graph_for(precision), artifact.spec.dimensions
-        made.append(NativeEngine(graph, dimensions=width, threads=threads, kernels=kernels))
+        made.append(engine_of(artifact, precision, threads=threads, kernels=kernels))
         made[-1].widen()
         return made[-1]
 
@@ -97,7 +101,29 @@ def test_int8_is_as_close_to_float32_as_onnx_runtimes(
     assert cosines(ours, theirs).min() > 0.995
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("fixture", REAL)
+def test_int16_is_float32_to_a_millionth(
+    fixture: str, make: Make, request: pytest.FixtureRequest
+) -> None:
+    """Every text of those that int8 is judged by, as an angle: 1 - cosine below 1e-6."""
+    artifact: Artifact = request.getfixturevalue(fixture)
+    tokenizer = Tokenizer(artifact.tokenizer, max_tokens=artifact.spec.max_tokens)
+    texts = [e.ids for e in tokenizer.encode(quality_texts(200), prefix="", truncate="end")]
+    exact, ours = (l2_normalize(make(artifact, p).run(texts)) for p in ("fp32", "int16"))
+    assert ours.tobytes() != exact.tobytes()
+    # Of vectors of length 1, 1 - cosine is half the square of their distance, without its rounding.
+    assert (np.square(exact.astype(np.float64) - ours).sum(1) / 2).max() < 1e-6
+
+
+def test_int16_is_made_of_float32_only(kernel_mean: Artifact, kernels: Kernels) -> None:
+    width = kernel_mean.spec.dimensions
+    with pytest.raises(NativeEngineError, match="int16 is made of float32 weights, and its are"):
+        NativeEngine(
+            kernel_mean.graph_for("int8"), dimensions=width, kernels=kernels, in_int16=True
+        )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("fixture", FIXTURES)
 @settings(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -131,7 +157,7 @@ def test_a_vector_is_the_same_to_the_bit_wherever_its_text_stands(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_real_weights_are_invariant_to_the_bit(
     minilm_artifact: Artifact, precision: str, make: Make
 ) -> None:
@@ -144,7 +170,7 @@ def test_real_weights_are_invariant_to_the_bit(
     assert engine.run(texts[::-1])[::-1].tobytes() == together.tobytes()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("fixture", REAL)
 def test_every_instruction_set_gives_the_same_bits(
     fixture: str, precision: str, request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]
@@ -152,16 +178,15 @@ def test_every_instruction_set_gives_the_same_bits(
     if len(kernel_sets) < 2:
         pytest.skip(f"this processor has only {', '.join(kernel_sets) or 'none of them'}")
     artifact: Artifact = request.getfixturevalue(fixture)
-    graph, width = artifact.graph_for(precision), artifact.spec.dimensions
     texts = of_lengths([1, 2, 15, 16, 17, 33, 48] * 3)
     found = {
-        NativeEngine(graph, dimensions=width, kernels=load(one)).run(texts).tobytes()
+        engine_of(artifact, precision, kernels=load(one)).run(texts).tobytes()
         for one in kernel_sets
     }
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_many_threads_may_run_at_once(kernel_mean: Artifact, precision: str, make: Make) -> None:
     engine = make(kernel_mean, precision, 2)
     batches = [of_lengths([1 + i % 40, 20], seed=i) for i in range(200)]
@@ -235,7 +260,7 @@ def test_a_run_takes_no_more_than_was_foreseen(kernel_mean: Artifact, make: Make
     assert taken < foreseen(sum(map(len, texts)), 64) + 2**18
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_run_says_where_its_time_went_when_asked(
     precision: str, kernel_mean: Artifact, make: Make
 ) -> None:

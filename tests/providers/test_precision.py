@@ -41,7 +41,7 @@ def test_auto_takes_what_there_is(tiny_mean: Artifact) -> None:
         assert choose("auto", replace(tiny_mean, graphs=graphs), FAST).precision == precision
 
 
-@pytest.mark.parametrize("asked", ["fp32", "int8"])
+@pytest.mark.parametrize("asked", ["fp32", "int16", "int8"])
 def test_a_choice_by_name_stands(tiny_mean: Artifact, asked: str) -> None:
     assert choose(asked, gated(tiny_mean, passed=True), frozenset()).precision == asked
 
@@ -54,3 +54,6 @@ def test_a_precision_that_is_not_there_is_an_error(tiny_mean: Artifact) -> None:
     graphs = tuple(g for g in tiny_mean.graphs if g.precision == "fp32")
     with pytest.raises(ModelFileError, match=r"--precision int8: .* has fp32\."):
         choose("int8", replace(tiny_mean, graphs=graphs))
+    graphs = tuple(g for g in tiny_mean.graphs if g.precision == "int8")
+    with pytest.raises(ModelFileError, match=r"int16: .* has int8, and int16 is made of fp32\."):
+        choose("int16", replace(tiny_mean, graphs=graphs))

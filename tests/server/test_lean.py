@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import cortex_embed
 
 LEAN = "from cortex_embed.server import lean; lean.prepare()\n"
 
@@ -23,6 +26,17 @@ def test_neither_client_nor_tls_is_imported() -> None:
         "print(sorted(without & set(sys.modules)))"
     )
     assert _python(code) == "[]"
+
+
+def test_no_websocket_reader_is_imported() -> None:
+    """It is not in the frozen file. That nobody serves WebSockets is what makes this right."""
+    code = LEAN + (
+        "import sys, aiohttp.web\n"
+        "print([name for name in sys.modules if name.startswith('aiohttp._websocket.reader')])"
+    )
+    assert _python(code) == "['aiohttp._websocket.reader']"
+    sources = Path(cortex_embed.__file__).parent.rglob("*.py")
+    assert not [str(path) for path in sources if "WebSocketResponse" in path.read_text("utf-8")]
 
 
 def test_the_whole_server_imports_so() -> None:

@@ -21,6 +21,8 @@ INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "NEON dot pro
 """From the least to the most; the place is the number that kernels.h gives it."""
 POOLINGS = ("mean", "cls")
 """Likewise."""
+PRECISIONS = ("fp32", "int8", "int16")
+"""Likewise: what the linear layers multiply."""
 PHASES = ("embed", "qkv", "attention", "output", "norm", "up", "quantize", "down", "pool")
 """Likewise: where a run's time goes, for `Model.ticks`; `up` has the GELU in it."""
 _SYSTEMS = {"linux": ("linux", "so"), "darwin": ("macos", "dylib"), "win32": ("windows", "dll")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 3
+ABI = 4
 _Fields = list[tuple[str, Any]]
 
 
@@ -31,7 +31,7 @@ class Shape(ctypes.Structure):
         ("heads", ctypes.c_int32),
         ("intermediate", ctypes.c_int32),
         ("pooling", ctypes.c_int32),
-        ("quantized", ctypes.c_int32),
+        ("precision", ctypes.c_int32),
         ("epsilon", ctypes.c_float),
     ]
 

@@ -17,7 +17,7 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 3
+#define CK_ABI 4
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_NEON_DOT = 4, CK_ISAS = 5 };
@@ -27,16 +27,19 @@ enum ck_phase { CK_EMBED, CK_QKV, CK_ATTENTION, CK_OUTPUT, CK_NORM, CK_UP, CK_QU
 
 enum ck_pooling { CK_MEAN = 0, CK_CLS = 1 };
 
+/* What the linear layers multiply. CK_INT16 is made of a float32 model's weights by `ck_pack`. */
+enum ck_precision { CK_FP32 = 0, CK_INT8 = 1, CK_INT16 = 2 };
+
 /* What `ck_model.shape` says of an encoder. `hidden` and `intermediate` are multiples of 64,
- * `hidden / heads` is 32 or 64. `quantized` is 1 for int8 weights, 0 for float32. */
+ * `hidden / heads` is 32 or 64. */
 typedef struct {
-    int32_t layers, hidden, heads, intermediate, pooling, quantized;
+    int32_t layers, hidden, heads, intermediate, pooling, precision;
     float epsilon;
 } ck_shape;
 
 /* One linear layer as the graph stores it: [in, out] row-major. In int8, `scale` is float32
  * [out], `step` the input's constant scale (0: each row by its own peak), `zero` its zero
- * point; in float32 they are NULL, 0 and 0. */
+ * point; in float32 and int16 they are NULL, 0 and 0. */
 typedef struct {
     const void *weight;
     const float *scale, *bias;
@@ -58,8 +61,8 @@ typedef struct {
 typedef struct {
     ck_shape shape;
     int32_t isa;
-    const void *words;       /* int8 or float32 [vocabulary, hidden] */
-    const float *word_scale; /* float32 [vocabulary]; NULL in float32 */
+    const void *words;       /* int8 [vocabulary, hidden] in int8, else float32 */
+    const float *word_scale; /* float32 [vocabulary] in int8, else NULL */
     const float *positions;  /* float32 [positions, hidden] */
     ck_norm embedding_norm;
     const ck_layer *layers;

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cortex_embed.domain import stored_as
 from cortex_embed.errors import ModelFileError
 from cortex_embed.models.catalogue import spec_from
 from cortex_embed.models.table import Table
@@ -29,6 +30,7 @@ GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 SCHEMA = 2
 PRECISIONS = ("fp32", "int8")
+"""What graphs are stored in."""
 OUTPUTS = ("text", "tokens")
 _CHUNK = 2 * 2**20
 _WAY_OUT = (
@@ -79,7 +81,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What this artifact can be served in."""
+        """What its graphs are stored in."""
         return tuple(p for p in PRECISIONS if self._graphs(p))
 
     @property
@@ -115,7 +117,7 @@ class Artifact(msgspec.Struct, frozen=True):
         return [
             g
             for g in self.graphs
-            if (g.precision, g.output) == (precision, output)
+            if (g.precision, g.output) == (stored_as(precision), output)
             and (newest_opset is None or g.opset <= newest_opset)
         ]
 
@@ -141,7 +143,7 @@ class Artifact(msgspec.Struct, frozen=True):
             name
             for g in self.graphs
             for name in (g.file, g.data)
-            if precision not in (None, g.precision)
+            if precision is not None and g.precision != stored_as(precision)
         }
         for name, fact in self.files.items():
             if name not in unused:

@@ -11,6 +11,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from cortex_embed.domain import stored_as
+
 if TYPE_CHECKING:
     from cortex_embed.models.artifact import Artifact
 
@@ -53,9 +55,10 @@ def parts(artifact: Artifact, precision: str) -> dict[str, Any]:
 
 def _weights(artifact: Artifact, precision: str) -> str:
     """SHA-256 of the weights: the authors' file where they are used as they are, else ours."""
-    if precision == "fp32" and _WEIGHTS in artifact.sources:
+    stored = stored_as(precision)
+    if stored == "fp32" and _WEIGHTS in artifact.sources:
         return artifact.sources[_WEIGHTS]
-    data = {g.data for g in artifact.graphs if g.precision == precision}
+    data = {g.data for g in artifact.graphs if g.precision == stored}
     if not artifact.is_own:  # its weights may be in several files beside the graph
         data |= set(artifact.files) - _NO_WEIGHTS
     found = sorted(artifact.files[name].sha256 for name in data)

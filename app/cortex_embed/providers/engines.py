@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Name = Literal["native", "onnxruntime"]
 
+NATIVE_ONLY = frozenset({"int16"})
+"""Precisions that ONNX Runtime has no kernels for."""
 _FAMILY = "bert"
 _MULTIPLE = 64
 _HEAD_WIDTHS = (32, 64)
@@ -60,14 +62,26 @@ def choose(
     """The engine for `artifact` in `precision`; `sets` are the instruction sets of the kernels
     that this processor runs, best first, by default those that it says.
 
-    Raises UsageError where the native engine was asked for by name and cannot be had.
+    Raises UsageError where the native engine was asked for by name, or is the only one that
+    has the precision, and cannot be had.
     """
+    needed = precision in NATIVE_ONLY
+    if asked == "onnxruntime" and needed:
+        raise UsageError(
+            f"--engine onnxruntime: it does not compute in {precision}, the native engine does. "
+            "Leave --engine out, or choose --precision fp32."
+        )
     if asked == "onnxruntime":
         return EngineChoice(by_name=True)
     try:
         _check(artifact)
         best = _best(sets)
     except NativeEngineError as why:
+        if needed:
+            raise UsageError(
+                f"--precision {precision}: only the native engine computes in it, and "
+                f"{artifact.spec.id} cannot run on that: {why.message}. Choose --precision fp32."
+            ) from None
         if asked == "native":
             raise UsageError(
                 f"--engine native: {artifact.spec.id} cannot run on it: {why.message}. "
@@ -114,13 +128,19 @@ def make(chosen: Chosen, threads: int, fell_back: Callable[[Chosen], object]) ->
 
     A graph that turns out not to be of the kind runs on ONNX Runtime: `fell_back` is told of what
     is served now, and so is the log. Raises ModelFileError, also in its stead where the native
-    engine was asked for by name.
+    engine was asked for by name or is the only one that has the precision.
     """
     if chosen.engine.name == "onnxruntime":
         return _onnxruntime(chosen, threads)
     try:
         return _native(chosen, threads)
     except NativeEngineError as why:
+        if chosen.precision in NATIVE_ONLY:
+            raise ModelFileError(
+                f"--precision {chosen.precision}: only the native engine computes in it, and it "
+                f"cannot run the graph of {chosen.artifact.directory}: {why.message}. Choose "
+                "--precision fp32."
+            ) from None
         if chosen.engine.by_name:
             raise ModelFileError(
                 f"--engine native: it cannot run the {chosen.precision} graph of "
@@ -137,8 +157,12 @@ def _native(chosen: Chosen, threads: int) -> NativeEngine:
     from cortex_embed.providers.native_engine import NativeEngine
 
     artifact, precision, _ = chosen
-    graph = artifact.graph_for(precision)
-    return NativeEngine(graph, dimensions=artifact.spec.dimensions, threads=threads)
+    return NativeEngine(
+        artifact.graph_for(precision),
+        dimensions=artifact.spec.dimensions,
+        threads=threads,
+        in_int16=precision == "int16",
+    )
 
 
 def _onnxruntime(chosen: Chosen, threads: int) -> Engine | RepositoryEngine:
@@ -172,11 +196,11 @@ def _say_fallback(chosen: Chosen) -> None:
 
 def shape_of(artifact: Artifact, precision: str) -> binding.Shape:
     """What the kernels need to know of a model that is not loaded yet, to say what it takes."""
-    from cortex_embed.kernels import POOLINGS, binding
+    from cortex_embed.kernels import POOLINGS, PRECISIONS, binding
 
     counts = {key: artifact.manifest[key] for key in ("layers", "hidden", "heads", "intermediate")}
     return binding.Shape(
         **counts,
         pooling=POOLINGS.index(artifact.spec.pooling),
-        quantized=precision == "int8",
+        precision=PRECISIONS.index(precision),
     )

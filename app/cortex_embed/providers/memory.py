@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cortex_embed.domain import stored_as
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def footprint(chosen: Chosen, *, states: bool = False) -> Footprint:
     them first must not be what breaks the bound.
     """
     artifact = chosen.artifact
-    graphs = [g for g in artifact.graphs if g.precision == chosen.precision]
+    graphs = [g for g in artifact.graphs if g.precision == stored_as(chosen.precision)]
     rest = int(_TOKENIZER * artifact.files["tokenizer.json"].size) + _SESSION
     if not artifact.is_own:
         # The graph, and what lies beside it: a manifest does not say which file holds weights.
@@ -164,7 +165,7 @@ def _native_footprint(chosen: Chosen, data: int, rest: int) -> Footprint:
         chosen.artifact.manifest[k] for k in ("hidden", "intermediate", "layers")
     )
     linears = layers * (4 * hidden * hidden + 2 * hidden * wide)
-    linears *= 1 if chosen.precision == "int8" else _FLOAT
+    linears *= 1 if chosen.precision == "int8" else _FLOAT  # as stored: int16 is made of these
     return Footprint(data - linears + packed + rest, data + packed + rest)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cortex_embed.errors import EngineError, ModelFileError
+from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
 from cortex_embed.models.encoder_graph import read_encoder
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ class NativeEngine:
     """
 
     def __init__(
-        self, model: Path, *, dimensions: int, threads: int = 1, kernels: Kernels | None = None
+        self,
+        model: Path,
+        *,
+        dimensions: int,
+        threads: int = 1,
+        kernels: Kernels | None = None,
+        in_int16: bool = False,
     ) -> None:
         """Read the pooling graph at `model` and pack its weights; by default for the best
         instruction set there is.
 
-        Raises NativeEngineError where graph or kernels cannot be used, ModelFileError.
+        `in_int16` rounds a float32 graph's linear layers to 16-bit integers. Raises
+        NativeEngineError where graph or kernels cannot be used, ModelFileError.
         """
         from cortex_embed.kernels import load
         from cortex_embed.kernels.binding import aligned
@@ -59,6 +66,9 @@ class NativeEngine:
         self._team: Team | None = None
         self._workspaces = _Workspaces()
         encoder = read_encoder(model)
+        if in_int16 and encoder.is_quantized:
+            raise NativeEngineError("int16 is made of float32 weights, and its are int8")
+        precision = "int16" if in_int16 else "int8" if encoder.is_quantized else "fp32"
         if encoder.hidden != dimensions:
             raise ModelFileError(
                 f"{model} gives {encoder.hidden} dimensions, not {dimensions}. "
@@ -68,7 +78,7 @@ class NativeEngine:
         self._vocabulary = len(encoder.words)
         self._positions = len(encoder.positions)
         self._encoder = encoder  # the model below holds addresses only
-        self._model = _model_of(encoder, self._kernels.isa)
+        self._model = _model_of(encoder, precision, self._kernels.isa)
         self._packed = aligned(self._kernels.packed_bytes(self._model.shape))
         self._kernels.pack(self._model, self._packed)
         self._model.packed = self._packed.ctypes.data
@@ -211,9 +221,9 @@ class _Workspaces:
         self._free.clear()
 
 
-def _model_of(encoder: graphs.Encoder, isa: int) -> binding.Model:
+def _model_of(encoder: graphs.Encoder, precision: str, isa: int) -> binding.Model:
     """`encoder` as the kernels read it: addresses of its arrays, which must outlive it."""
-    from cortex_embed.kernels import POOLINGS, binding
+    from cortex_embed.kernels import POOLINGS, PRECISIONS, binding
 
     layers = (binding.Layer * len(encoder.layers))()
     for made, layer in zip(layers, encoder.layers, strict=True):
@@ -230,7 +240,7 @@ def _model_of(encoder: graphs.Encoder, isa: int) -> binding.Model:
         heads=encoder.heads,
         intermediate=encoder.intermediate,
         pooling=POOLINGS.index(encoder.pooling),
-        quantized=encoder.is_quantized,
+        precision=PRECISIONS.index(precision),
         epsilon=encoder.epsilon,
     )
     return binding.Model(

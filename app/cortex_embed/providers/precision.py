@@ -1,4 +1,4 @@
-"""Float32 or int8: decided once, before anything is loaded, and said aloud.
+"""Float32, int16 or int8: decided once, before anything is loaded, and said aloud.
 
 int8 vectors lie close to float32's but are not the same, so the choice is the person's;
 `auto` takes int8 where the export measured that the model keeps its quality and the
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cortex_embed.domain import stored_as
 from cortex_embed.errors import ModelFileError
 from cortex_embed.providers import processor
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`precision` is `fp32` or `int8`; `reason` a phrase where it was not simply asked for."""
+    """`precision` is `fp32`, `int16` or `int8`; `reason` a phrase where it was not simply asked
+    for."""
 
     precision: str
     reason: str = ""
@@ -57,10 +59,12 @@ def _automatic(artifact: Artifact, features: frozenset[str] | None) -> Choice:
 
 
 def _named(asked: str, artifact: Artifact) -> Choice:
-    if asked not in artifact.precisions:
+    stored = stored_as(asked)
+    if stored not in artifact.precisions:
+        of = "" if stored == asked else f", and {asked} is made of {stored}"
         raise ModelFileError(
-            f"--precision {asked}: {artifact.directory} has {', '.join(artifact.precisions)}. "
-            "Choose one of these, or export the model again."
+            f"--precision {asked}: {artifact.directory} has {', '.join(artifact.precisions)}{of}. "
+            "Choose what it has, or export the model again."
         )
     if asked == "int8" and not artifact.passed_gate("int8"):
         return Choice(asked, "it has not passed this model's quality gate")

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
+from cortex_embed.domain import stored_as
 from cortex_embed.wire import decoding
 from cortex_embed.wire.ollama import named
 
@@ -29,7 +30,7 @@ VERSION = "0.33.0"
 # Loaded for as long as the server runs; a date that every client can hold, and that `ollama ps`
 # shows as "Forever".
 NEVER = "2200-01-01T00:00:00Z"
-_QUANTIZATION = {"fp32": "F32", "int8": "I8"}
+_QUANTIZATION = {"fp32": "F32", "int16": "I16", "int8": "I8"}
 _POOLING = {"mean": 1, "cls": 2, "last_token": 3}  # llama.cpp's LLAMA_POOLING_TYPE_*
 
 
@@ -262,7 +263,7 @@ def _files(model: Served) -> list[tuple[str, int]]:
     unused = {
         graph[key]
         for graph in model.facts.get("graphs", ())
-        if graph["precision"] != _precision(model)
+        if graph["precision"] != stored_as(_precision(model))
         for key in ("file", "data")
     }
     found = [

@@ -107,7 +107,7 @@ class TeiInfo(msgspec.Struct):
 
     model_id: str
     model_sha: str
-    model_dtype: Literal["float32", "int8"]
+    model_dtype: Literal["float32", "int16", "int8"]
     served_model_name: str
     model_type: dict[str, dict[str, str]]
     max_concurrent_requests: int

@@ -6,7 +6,7 @@ It must never claim what TEI could not: `/info` tells our own limits under TEI's
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TOKENIZING_THREADS = 1
 """What a provider has (`providers/local.py`): the tokenizer is seldom what one waits for."""
+_DTYPES: dict[str, Literal["float32", "int16", "int8"]] = {"int16": "int16", "int8": "int8"}
 
 
 async def similarity(request: web.Request) -> web.Response:
@@ -72,7 +73,7 @@ async def info(request: web.Request) -> web.Response:
     known = tei.TeiInfo(
         model_id=spec.repo,
         model_sha=spec.revision,
-        model_dtype="int8" if model.facts.get("precision") == "int8" else "float32",
+        model_dtype=_DTYPES.get(str(model.facts.get("precision")), "float32"),
         served_model_name=spec.id,
         model_type={"embedding": {"pooling": spec.pooling}},
         # The queue counts tokens: so many texts of full length may wait in it.
