@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bench import engines, goals, guest, models, over_http, peers, report, texts
 from bench.envs import ROOT, PeerError
 from bench.machine import watched
+from cortex_embed.kernels import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,7 +145,7 @@ def _fill(  # noqa: PLR0917
             compared[name] = engines.compare(plan, model, chosen, sets)
             peaks.append(_peak(plan))
     if "profile" in args.parts:
-        results["profile"] = {p: _profile(plan, first, sets, p) for p in ("fp32", "int8")}
+        results["profile"] = {p: _profile(plan, first, sets, p) for p in PRECISIONS}
         peaks.append(_peak(plan))
     if "http" in args.parts:
         reference = next(e.name for e in chosen if e.reference)
@@ -158,7 +159,8 @@ def _fill(  # noqa: PLR0917
     peak = {k: max((p[k] for p in peaks if k in p), default=None) for k in ("fp32", "int8")}
     results["gemm_peak"] = peak
     for precision, found in results.get("profile", {}).items():
-        if peak[precision] and found.get("linear_gflops"):
+        # ONNX Runtime has no product of shorts to measure: int16 stands beside no peak.
+        if peak.get(precision) and found.get("linear_gflops"):
             found["linear_share_of_peak"] = found["linear_gflops"] / peak[precision]
     for name, outcomes in compared.items():
         rows = [_engine_row(o, made[name], sets, peak) for o in outcomes]
@@ -216,7 +218,7 @@ def _engine_row(
         return {"name": outcome.name, "error": outcome.error or "never measured"}
     rate = {n: engines.median(outcome, n, "texts_per_second") for n in texts.SETS}
     share = None
-    limit = peak["int8" if "int8" in outcome.name else "fp32"]
+    limit = peak.get(next((p for p in PRECISIONS if p in outcome.name), "fp32"))
     if rate["passages"] and limit and "bf16" not in outcome.name:
         lengths = sets["passages"].lengths
         share = rate["passages"] * sum(model.flops(lengths)) / len(lengths) / 1e9 / limit

@@ -242,5 +242,5 @@ def test_goals_find_their_rows() -> None:
 
 def test_our_servers_run_with_the_settings_of_the_row_in_process() -> None:
     found = [s for s in peers.servers() if s.is_ours]
-    assert [s.name for s in found] == ["cortex-embed fp32", "cortex-embed int8"]
-    assert [s.flags() for s in found] == [["--precision=fp32"], ["--precision=int8"]]
+    assert [s.name for s in found] == [f"cortex-embed {p}" for p in ("fp32", "int16", "int8")]
+    assert [s.flags() for s in found] == [[f"--precision={p}"] for p in ("fp32", "int16", "int8")]
