@@ -48,6 +48,15 @@ class FakeEngine:
         return vectors_of(batch)
 
 
+async def until(what: Callable[[], bool]) -> None:
+    """Threads change it, and tell nobody."""
+    for _ in range(10_000):
+        if what():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
 @asynccontextmanager
 async def batching(
     engine: Callable[[list[Ids]], Any],
@@ -142,6 +151,48 @@ async def test_a_failed_run_fails_only_the_request_concerned() -> None:
         again = await batcher.embed([text(5)])
         assert batcher.queued_tokens == 0
     np.testing.assert_array_equal(again.vectors, vectors_of([text(5)]))
+
+
+async def test_bulks_next_micro_batch_lies_ready_for_the_first_thread() -> None:
+    """The thread goes on without a word of the event loop, which stands still meanwhile."""
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        engine.gate.clear()
+        job = asyncio.create_task(batcher.embed([text(i, 64) for i in range(4)], priority="bulk"))
+        await until(lambda: len(engine.batches) == 1)
+        engine.gate.set()
+        for _ in range(2):
+            assert engine.entered.acquire(timeout=10)
+        assert len(engine.batches) >= 2
+        assert (await job).vectors[:, 0].tolist() == [0, 1, 2, 3]
+
+
+async def test_a_question_overtakes_what_lies_ready() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        engine.gate.clear()
+        bulk = asyncio.create_task(batcher.embed([text(i, 64) for i in range(3)], priority="bulk"))
+        await until(lambda: len(engine.batches) == 1)
+        question = asyncio.create_task(batcher.embed([text(9)]))
+        await until(lambda: len(engine.batches) == 2)
+        assert engine.batches[1][0][0] == 9
+        engine.gate.set()
+        await asyncio.gather(bulk, question)
+
+
+async def test_what_lies_ready_for_nobody_is_not_run() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        engine.gate.clear()
+        jobs = [
+            asyncio.create_task(batcher.embed([text(i, 64)] * 3, priority="bulk")) for i in (1, 2)
+        ]
+        await until(lambda: len(engine.batches) == 1)
+        jobs[0].cancel()
+        await until(jobs[0].done)
+        engine.gate.set()
+        await jobs[1]
+    assert [int(batch[0][0]) for batch in engine.batches] == [1, 2, 2, 2]
 
 
 async def test_a_failed_request_leaves_the_queue_at_once() -> None:

@@ -2,7 +2,9 @@
 
 The one place that holds live state between requests. There is no timer: a free thread
 takes what is there at once, and what arrives while all are busy is coalesced into the next
-micro-batch, so waiting costs nothing when idle and batches grow with load.
+micro-batch, so waiting costs nothing when idle and batches grow with load. While bulk keeps all
+threads busy, its next micro-batch lies ready for whichever is done first: a thread that had to wait
+for the event loop between two of them would be idle for a twentieth of its time.
 
 Two lanes: short requests (interactive) overtake bulk, and while bulk keeps every thread
 busy they have one thread more to themselves; bulk is never starved, since it gets every
@@ -19,7 +21,7 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -74,6 +76,16 @@ class _Entry(msgspec.Struct, eq=False):
     @property
     def ids(self) -> Ids:
         return self.job.texts[self.index]
+
+
+class _Batch(msgspec.Struct, eq=False):
+    """Texts of one run, `kind` being what counts them. `seconds` and `outcome` are the thread's."""
+
+    entries: list[_Entry]
+    kind: Literal["express", "bulk", "interactive"]
+    run: Run
+    seconds: float = 0.0
+    outcome: Vectors | Exception | None = None
 
 
 class Batched(msgspec.Struct, frozen=True):
@@ -168,6 +180,8 @@ class MicroBatcher:
         self._order = 0
         self._jobs: set[_Job] = set()
         self._again: deque[list[_Entry]] = deque()
+        self._ready: deque[_Batch] = deque()
+        """Counted as busy once a thread has taken it; threads take, only the event loop puts."""
         self._since_bulk = 0
         self._workers = workers
         self._busy = 0
@@ -187,9 +201,17 @@ class MicroBatcher:
         """Texts and tokens that wait."""
         return sum(lane.texts for lane in self._lanes.values()), self.queued_tokens
 
-    async def embed(self, texts: Sequence[Ids], *, priority: Priority | None = None) -> Batched:
+    async def embed(
+        self,
+        texts: Sequence[Ids],
+        *,
+        priority: Priority | None = None,
+        whole: int | None = None,
+    ) -> Batched:
         """Vectors of n >= 1 texts, in order. Without a `priority`, size decides the lane.
 
+        `whole` is for a request that comes in parts: with the first, about how many tokens all of
+        it will have; with the others 0, since they are not refused once it has begun.
         Raises OverloadedError before anything is queued, EngineError when a run fails. On
         cancellation the texts that have not started leave the queue.
         """
@@ -198,7 +220,9 @@ class MicroBatcher:
         if self._closing:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
         tokens = sum(len(ids) for ids in texts)
-        self._refuse_when_full(tokens)
+        self._refuse_when_full(
+            tokens if whole is None else whole, "" if whole is None else "about "
+        )
         job = _Job(
             texts=texts,
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
@@ -219,26 +243,33 @@ class MicroBatcher:
             self._jobs.discard(job)
             if job.left:
                 lane.drop(job)
+                self._drop_ready()
         started = job.queued_at if job.started_at is None else job.started_at
         return Batched(job.vectors, started - job.queued_at, job.engine_seconds)
 
-    def _refuse_when_full(self, tokens: int) -> None:
+    def _refuse_when_full(self, tokens: int, about: str) -> None:
         # An empty queue takes any request: one larger than the bound could otherwise never run.
         waiting = self.queued_tokens
-        if waiting and waiting + tokens > self._max_queue_tokens:
+        if tokens and waiting and waiting + tokens > self._max_queue_tokens:
             raise OverloadedError(
-                f"Overloaded: {waiting} tokens are waiting and this request has {tokens}; the "
-                f"limit is {self._max_queue_tokens} (--max-queue-tokens). Try again later, or send "
-                "less at once."
+                f"Overloaded: {waiting} tokens are waiting and this request has {about}{tokens}; "
+                f"the limit is {self._max_queue_tokens} (--max-queue-tokens). Try again later, or "
+                "send less at once."
             )
 
     def _dispatch(self) -> None:
         """Give every free thread a micro-batch. Called whenever one may have become possible."""
         while self._busy < self._workers:
+            if self._ready:  # put there just when the last thread had found nothing
+                self._submit(self._ready.popleft())
+                continue
             entries = self._retry() or self._next()
             if not entries:
                 return
             self._start(entries, express=False)
+        bulk = self._lanes["bulk"]
+        if bulk.buckets and not self._ready and not self._lanes["interactive"].buckets:
+            self._ready.append(_Batch(self._next(), "bulk", self._run))
         if self._busy_with_bulk and not self._express_busy:
             entries = self._lanes["interactive"].take(self._max_batch_tokens)
             if entries:
@@ -263,18 +294,35 @@ class MicroBatcher:
         return lane.take(min(self._max_batch_tokens, share))
 
     def _start(self, entries: list[_Entry], *, express: bool) -> None:
-        started = time.perf_counter()
-        for entry in entries:
-            if entry.job.started_at is None:
-                entry.job.started_at = started
         alone = len(entries) == 1 and not self._busy and not self.queued_tokens
         run = self._run_alone if alone else self._run
-        kind: Literal["express", "bulk", "interactive"] = (
-            "express" if express else entries[0].job.lane
-        )
-        self._count(kind, 1)
-        future = self._loop.run_in_executor(self._pool, run, [e.ids for e in entries])
-        future.add_done_callback(partial(self._finished, entries, kind, started))
+        self._submit(_Batch(entries, "express" if express else entries[0].job.lane, run))
+
+    def _submit(self, batch: _Batch) -> None:
+        self._begun(batch, time.perf_counter())
+        self._pool.submit(self._work, batch)
+
+    def _begun(self, batch: _Batch, started: float) -> None:
+        for entry in batch.entries:
+            if entry.job.started_at is None:
+                entry.job.started_at = started
+        self._count(batch.kind, 1)
+
+    def _work(self, batch: _Batch) -> None:
+        """In a thread: this micro-batch, and bulk's next ones for as long as some lie ready."""
+        following: _Batch | None = batch
+        while following is not None:
+            batch, following = following, None
+            started = time.perf_counter()
+            try:
+                batch.outcome = batch.run([e.ids for e in batch.entries])
+            except Exception as why:  # whatever the runtime raises, its waiters must hear of it
+                batch.outcome = why
+            batch.seconds = time.perf_counter() - started
+            if batch.kind == "bulk" and not isinstance(batch.outcome, Exception):
+                with suppress(IndexError):  # there is none, or another thread was faster
+                    following = self._ready.popleft()
+            self._loop.call_soon_threadsafe(self._finished, batch, following)
 
     def _count(self, kind: Literal["express", "bulk", "interactive"], change: int) -> None:
         if kind == "express":
@@ -283,27 +331,24 @@ class MicroBatcher:
         self._busy += change
         self._busy_with_bulk += change if kind == "bulk" else 0
 
-    def _finished(
-        self,
-        entries: list[_Entry],
-        kind: Literal["express", "bulk", "interactive"],
-        started: float,
-        future: asyncio.Future[Vectors],
-    ) -> None:
-        self._count(kind, -1)
-        try:
-            vectors = future.result()
-            if vectors.shape != (len(entries), self._dimensions):
-                raise EngineError(
-                    f"The engine gave vectors of shape {vectors.shape} for {len(entries)} texts."
-                )
-        except Exception as why:  # whatever the runtime raises, its waiters must hear of it
-            self._after_failure(entries, why)
+    def _finished(self, batch: _Batch, following: _Batch | None) -> None:
+        """`batch` is done, and its thread is at `following` by now."""
+        self._count(batch.kind, -1)
+        if following is not None:
+            self._begun(following, time.perf_counter())
+        entries, outcome = batch.entries, batch.outcome
+        shape = getattr(outcome, "shape", None)
+        if not isinstance(outcome, Exception) and shape != (len(entries), self._dimensions):
+            outcome = EngineError(
+                f"The engine gave vectors of shape {shape} for {len(entries)} texts."
+            )
+        if outcome is None or isinstance(outcome, Exception):
+            self._after_failure(entries, outcome or EngineError("The engine gave nothing."))
+            self._dispatch()
         else:
-            seconds = time.perf_counter() - started
-            self._metrics.ran([e.length for e in entries], seconds)
-            self._settle(entries, vectors, seconds)
-        self._dispatch()
+            self._dispatch()  # first, or a thread would wait for those who are told
+            self._metrics.ran([e.length for e in entries], batch.seconds)
+            self._settle(entries, outcome, batch.seconds)
         self._rest(sum(e.length for e in entries))
 
     def _rest(self, tokens: int) -> None:
@@ -338,6 +383,14 @@ class MicroBatcher:
                     why if isinstance(why, EmbedError) else EngineError(f"Engine failure: {why}")
                 )
                 job.done.set_exception(error)
+        self._drop_ready()
+
+    def _drop_ready(self) -> None:
+        """Forget what lies ready and nobody waits for."""
+        for batch in list(self._ready):
+            if all(e.job.done.done() for e in batch.entries):
+                with suppress(ValueError):  # a thread has it
+                    self._ready.remove(batch)
 
     async def close(self) -> None:
         """Refuse what is new, finish what is queued, stop the threads."""

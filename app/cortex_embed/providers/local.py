@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
-from cortex_embed.domain import Pooled, Timings, TokenStates, Truncation
+from cortex_embed.domain import TokenStates
 from cortex_embed.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -21,7 +21,7 @@ from cortex_embed.errors import (
     TokensError,
     UnsupportedError,
 )
-from cortex_embed.providers import engines, memory
+from cortex_embed.providers import engines, memory, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cortex_embed.domain import (
         InputType,
         ModelSpec,
+        Pooled,
         Priority,
         Text,
         Token,
@@ -38,17 +39,13 @@ if TYPE_CHECKING:
     )
     from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
-    from cortex_embed.providers.batcher import MicroBatcher
+    from cortex_embed.providers.batcher import Batched, MicroBatcher
     from cortex_embed.providers.engines import AnyEngine, Chosen, EngineChoice
     from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
 
 T = TypeVar("T")
-SomeText = TypeVar("SomeText", bound="Text")
 
-_SLICE_CHARS = 200_000
-"""Texts tokenized in one go (tens of milliseconds): a larger request is tokenized slice by
-slice, so that other callers' texts get their turn between."""
 _SETTLED = 0.3
 """Seconds from ready to the making of the second session: the first requests go first."""
 _INLINE_CHARS = 600
@@ -218,22 +215,44 @@ class LocalProvider:
         """See `domain.Provider.embed`."""
         if self._tokenizer is None or self._batcher is None:
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
+        prefix = self.spec.prefix(input_type)
+        if parts.size(texts) > parts.SLICE_CHARS and not self._max_request_tokens:
+            return await self._embed_in_parts(self._batcher, texts, prefix, truncate)
         started = time.perf_counter()
-        encoded = await self._encode(texts, self.spec.prefix(input_type), truncate)
-        tokenized = time.perf_counter()
+        encoded = await self._encode(texts, prefix, truncate)
+        seconds = time.perf_counter() - started
         tokens = self._counted(encoded)
         batched = await self._batcher.embed([e.ids for e in encoded])
-        return Pooled(
-            vectors=batched.vectors,
-            tokens=tokens,
-            truncations=_truncations(encoded),
-            timings=Timings(
-                tokenize=tokenized - started,
-                queue=batched.queue_seconds,
-                engine=batched.engine_seconds,
-            ),
-            read_as=next((e.read_as for e in encoded if e.read_as), None),
-        )
+        return parts.pooled(encoded, tokens, batched, seconds)
+
+    async def _embed_in_parts(
+        self, batcher: MicroBatcher, texts: Sequence[Text], prefix: str, truncate: Truncate
+    ) -> Pooled:
+        """The same of many texts, which are computed while others are still tokenized."""
+        encoded: list[Encoded] = []
+        runs: list[asyncio.Task[Batched]] = []
+        seconds, size = 0.0, parts.size(texts)
+        try:
+            for part in parts.slices(texts):
+                started = time.perf_counter()
+                found = await self._encode_slice(part, prefix, truncate, first=len(encoded))
+                seconds += time.perf_counter() - started
+                encoded += found
+                whole = 0 if runs else self._counted(found) * size // parts.size(part)
+                run = batcher.embed([e.ids for e in found], priority="bulk", whole=whole)
+                runs.append(asyncio.get_running_loop().create_task(run))
+                await asyncio.sleep(0)  # it is queued, or refused
+                for one in runs:
+                    if one.done():
+                        _ = one.result()  # no need to tokenize what will not be computed
+            batched = await asyncio.gather(*runs)
+        except BaseException:
+            for one in runs:
+                one.cancel()
+            if runs:
+                await asyncio.wait(runs)
+            raise
+        return parts.pooled(encoded, self._counted(encoded), parts.joined(batched), seconds)
 
     async def _encode(
         self, texts: Sequence[Text], prefix: str, truncate: Truncate
@@ -242,16 +261,22 @@ class LocalProvider:
         # Ids may need another vocabulary, which takes its time to load.
         if sum(map(len, texts)) <= _INLINE_CHARS and all(isinstance(t, str) for t in texts):
             return self._tokenizer.encode(texts, prefix=prefix, truncate=truncate)
-        loop = asyncio.get_running_loop()
         encoded: list[Encoded] = []
-        for part in _slices(texts):
-            try:
-                encoded += await loop.run_in_executor(
-                    self._tokenizing, _encode, self._tokenizer, part, prefix, truncate
-                )
-            except TextError as why:
-                raise TextError(len(encoded) + why.index, why.message, code=why.code) from None
+        for part in parts.slices(texts):
+            encoded += await self._encode_slice(part, prefix, truncate, first=len(encoded))
         return encoded
+
+    async def _encode_slice(
+        self, part: Sequence[Text], prefix: str, truncate: Truncate, *, first: int
+    ) -> list[Encoded]:
+        """`part` in its thread; `first` is the place of its first text in the request."""
+        loop, tokenizer = asyncio.get_running_loop(), self._loaded_tokenizer()
+        try:
+            return await loop.run_in_executor(
+                self._tokenizing, _encode, tokenizer, part, prefix, truncate
+            )
+        except TextError as why:
+            raise TextError(first + why.index, why.message, code=why.code) from None
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool
@@ -260,7 +285,7 @@ class LocalProvider:
         tokenizer = self._loaded_tokenizer()
         prefix = self.spec.prefix(input_type)
         tokens: list[list[Token]] = []
-        for part in _slices(texts):
+        for part in parts.slices(texts):
             tokens += await self._in_tokenizing_thread(
                 partial(tokenizer.tokens, part, prefix=prefix, special=special)
             )
@@ -284,7 +309,7 @@ class LocalProvider:
         tokens = self._counted(encoded)
         self._check_states(tokens)
         states = await self._states.run([e.ids for e in encoded])
-        return TokenStates(states, tokens, _truncations(encoded))
+        return TokenStates(states, tokens, parts.truncations(encoded))
 
     def _counted(self, encoded: Sequence[Encoded]) -> int:
         """Tokens of a whole request. Raises TokensError for more than one may have."""
@@ -359,25 +384,3 @@ def _encode(
     tokenizer: Tokenizer, texts: Sequence[Text], prefix: str, truncate: Truncate
 ) -> list[Encoded]:
     return tokenizer.encode(texts, prefix=prefix, truncate=truncate)
-
-
-def _truncations(encoded: Sequence[Encoded]) -> tuple[Truncation, ...]:
-    return tuple(
-        Truncation(index=i, tokens=e.tokens, used=len(e.ids))
-        for i, e in enumerate(encoded)
-        if e.tokens > len(e.ids)
-    )
-
-
-def _slices(texts: Sequence[SomeText]) -> list[Sequence[SomeText]]:
-    slices: list[Sequence[SomeText]] = []
-    start = chars = 0
-    for end, text in enumerate(texts):
-        # An id stands for some four characters.
-        size = len(text) * (1 if isinstance(text, str) else 4)
-        if end > start and chars + size > _SLICE_CHARS:
-            slices.append(texts[start:end])
-            start, chars = end, 0
-        chars += size
-    slices.append(texts[start:])
-    return slices
