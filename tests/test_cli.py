@@ -123,3 +123,26 @@ def test_a_model_directory_that_is_none_exits_with_3(
         cli.main(["selftest", "--model", f"{tmp_path}/none"])
     assert caught.value.code == 3
     assert f"{tmp_path}/none" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no head, and no EPIPE, there")
+def test_a_reader_that_goes_is_no_error() -> None:
+    """`models list | true`: nothing on stderr, and the code that the shell gives it as well."""
+    command = [sys.executable, "-m", "cortex_embed", "models", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_closed_stdout_is_no_error() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m cortex_embed models list >&-', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

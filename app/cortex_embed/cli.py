@@ -33,6 +33,7 @@ EXIT_CODES = """exit codes:
   8  the server to be measured cannot be reached, or answers with an error
   9  the executable cannot unpack its libraries
   10  a model cannot be downloaded
+  141  nobody reads stdout any more
   128+N  stopped at once by a second signal N
 """
 
@@ -47,36 +48,25 @@ def run(argv: list[str]) -> int:
     argv = with_default_command(argv)
     arguments = build_parser(only=argv[0]).parse_args(argv)
     try:
-        _as_one_file(arguments.command)
-        return _dispatch(arguments)
+        if getattr(sys, "frozen", False):
+            from cortex_embed.onefile.start import begin
+
+            begin(arguments.command)
+        code = _dispatch(arguments)
+        if sys.stdout is not None:  # as where a host has closed it
+            sys.stdout.flush()
     except EmbedError as error:
         print(f"cortex-embed: error: {error.message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        from cortex_embed.commands.pipes import let_go_of_stdout
 
-
-def _as_one_file(command: str) -> None:
-    """In a one-file program: end with the bootloader, and remove what killed ones left."""
-    if not getattr(sys, "frozen", False):
-        return
-    from threading import Timer
-
-    from cortex_embed import litter
-    from cortex_embed.onefile.start import unpack
-    from cortex_embed.processes import unpacked
-    from cortex_embed.watch import Watch
-
-    own = unpacked()
-    if own is None:
-        return
-    unpack()
-    if command != "serve":  # which has more to watch, and more to finish
-        Watch().start()
-    # A server looks once it has started; a short command has no such moment.
-    later = Timer(1.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
-    later.daemon = True
-    later.start()
+        if not let_go_of_stdout():
+            raise
+        return 141
+    return code
 
 
 def with_default_command(argv: list[str]) -> list[str]:

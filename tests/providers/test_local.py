@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,12 @@ from cortex_embed.errors import (
     TOO_LONG,
     InvalidRequestError,
     NotReadyError,
-    OverloadedError,
     TextError,
     TokensError,
     UnsupportedError,
 )
 from cortex_embed.metrics import Histogram, Metrics
-from cortex_embed.providers import memory, parts
+from cortex_embed.providers import memory
 from cortex_embed.providers.engines import ONNX_RUNTIME, EngineChoice
 from cortex_embed.providers.local import LocalProvider
 from cortex_embed.providers.states import MAX_TOKENS
@@ -132,77 +130,6 @@ async def test_a_fault_names_the_text_even_in_a_later_slice(tiny_mean: Artifact)
             await embed(provider, *texts, truncate="none")
     assert caught.value.index == 3000
     assert caught.value.code == TOO_LONG
-
-
-async def test_a_large_request_is_computed_while_it_is_tokenized(
-    tiny_mean: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its parts are not to be seen: vectors, counts and cuts are those of single requests."""
-    texts = [f"word {i} " * (1 + i % 40) for i in range(60)]
-    async with loaded(tiny_mean) as provider:
-        alone = [await embed(provider, text) for text in texts]
-        assert provider._tokenizer is not None
-        monkeypatch.setattr(parts, "SLICE_CHARS", sum(map(len, texts)) // 6)
-        assert provider._batcher is not None
-        encode, run = provider._tokenizer.encode, provider._batcher._run
-        computed, ran = [0], list[int]()
-
-        def counted(ids: list[Any]) -> Any:
-            computed[0] += len(ids)
-            return run(ids)
-
-        def noted(*args: Any, **options: Any) -> Any:
-            ran.append(computed[0])
-            time.sleep(0.05)  # the tiny model needs less for all it has
-            return encode(*args, **options)
-
-        monkeypatch.setattr(provider._batcher, "_run", counted)
-        monkeypatch.setattr(provider._tokenizer, "encode", noted)
-        together = await embed(provider, *texts)
-    assert len(ran) >= 6
-    assert ran[0] == 0 < ran[1] < ran[-1]
-    np.testing.assert_allclose(
-        together.vectors, np.concatenate([one.vectors for one in alone]), rtol=0, atol=1e-6
-    )
-    assert together.tokens == sum(one.tokens for one in alone)
-    assert [(t.index, t.tokens) for t in together.truncations] == [
-        (i, t.tokens) for i, one in enumerate(alone) for t in one.truncations
-    ]
-    assert together.truncations
-    assert together.timings.tokenize > 0.3
-    assert together.timings.engine > 0
-
-
-async def test_a_large_request_is_refused_or_left_as_a_whole(
-    tiny_mean: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = ["many words " * 5] * 40
-    async with loaded(tiny_mean) as provider:
-        batcher = provider._batcher
-        assert batcher is not None
-        monkeypatch.setattr(parts, "SLICE_CHARS", 200)
-        gate = threading.Event()
-        run = batcher._run
-        monkeypatch.setattr(batcher, "_run", lambda ids: gate.wait(10) and run(ids))
-        monkeypatch.setattr(batcher, "_max_queue_tokens", 300)
-        # Larger than the bound, which an empty queue must take.
-        first = asyncio.create_task(embed(provider, *texts))
-        for _ in range(1000):
-            await asyncio.sleep(0.01)
-            if batcher.queued_tokens >= 300:
-                break
-        with pytest.raises(
-            OverloadedError, match=r"this request has about 4\d\d; the limit is 300"
-        ):
-            await embed(provider, *texts)
-        gone = asyncio.create_task(embed(provider, *["word"] * 60))
-        await asyncio.sleep(0.05)
-        gone.cancel()
-        with pytest.raises((asyncio.CancelledError, OverloadedError)):
-            await gone
-        gate.set()
-        assert len((await first).vectors) == 40
-        assert batcher.queued_tokens == 0
 
 
 async def test_before_load_and_after_close_it_is_not_ready(tiny_mean: Artifact) -> None:

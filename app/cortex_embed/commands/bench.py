@@ -103,13 +103,13 @@ def run(settings: Settings, options: Options) -> int:
     samples = asyncio.run(_measure(target, batches, options))
     found = bench_report.document(_facts(target, options, len(texts)), samples)
     machine = found["machine"]
-    print(f"{target.title}: {options.texts} texts, {options.batch} a request")
-    print(f"{machine['processor']}, {machine['cores']} cores usable\n")
-    print(bench_report.table(samples))
     if options.json is not None:
         bench_report.write_json(options.json, found)
     if options.plot is not None:
         bench_report.write_plot(options.plot, found)
+    print(f"{target.title}: {options.texts} texts, {options.batch} a request")
+    print(f"{machine['processor']}, {machine['cores']} cores usable\n")
+    print(bench_report.table(samples))
     return 0
 
 

@@ -134,3 +134,18 @@ class Budget:
 
     def _has_room(self, cost: int) -> bool:
         return not self._count or (self._count < self._requests and self._used + cost <= self._size)
+
+
+def let_go_of_stdout() -> bool:
+    """Whether its reader has gone (`… | head -1`), which is no error of ours: nothing more is
+    written then, not even by the interpreter's own flush at its end."""
+    if not hasattr(select, "poll"):
+        return False
+    fd, poll = sys.stdout.fileno(), select.poll()
+    poll.register(fd, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, fd)
+    os.close(nowhere)
+    return True

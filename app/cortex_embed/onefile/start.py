@@ -123,3 +123,23 @@ def carried(name: str, path: str) -> bytes | None:
         return None
     with Path(sys.executable).open("rb") as file:
         return blob.read(file, index.files[path])
+
+
+def begin(command: str) -> None:
+    """In a one-file program: end with the bootloader, and remove what killed ones left."""
+    from threading import Timer
+
+    from cortex_embed import litter
+    from cortex_embed.processes import unpacked
+    from cortex_embed.watch import Watch
+
+    own = unpacked()
+    if own is None:
+        return
+    unpack()
+    if command != "serve":  # which has more to watch, and more to finish
+        Watch().start()
+    # A server looks once it has started; a short command has no such moment.
+    later = Timer(1.0 if command in {"serve", "rpc"} else 0.0, litter.sweep, [own.parent])
+    later.daemon = True
+    later.start()
