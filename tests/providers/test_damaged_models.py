@@ -42,10 +42,10 @@ def graph_of(artifact: Artifact, precision: str) -> onnx.ModelProto:
     return onnx.load(str(artifact.graph_for(precision)), load_external_data=False)
 
 
-def load(place: Path, model: onnx.ModelProto | bytes) -> NativeEngine:
+def load(place: Path, model: onnx.ModelProto | bytes, *, in_int16: bool = False) -> NativeEngine:
     path = place / "changed.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return NativeEngine(path, dimensions=WIDTH)
+    return NativeEngine(path, dimensions=WIDTH, in_int16=in_int16)
 
 
 def run_at_the_edges(engine: NativeEngine) -> None:
@@ -274,3 +274,26 @@ def test_weights_of_chance(precision: str, kernel_mean: Artifact, tmp_path: Path
         (tmp_path / name).write_bytes(content)
         run_at_the_edges(load(tmp_path, graph_of(kernel_mean, precision)))
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38])
+def test_int16_is_not_made_of_what_is_not_finite(
+    odd: float, kernel_mean: Artifact, tmp_path: Path
+) -> None:
+    model = graph_of(kernel_mean, "fp32")
+    weight = tensor(model, "1.down.weight")
+    at = next(int(e.value) for e in weight.external_data if e.key == "offset")
+    content = bytearray((kernel_mean.directory / "model.onnx.data").read_bytes())
+    content[at : at + 40] = np.full(10, odd, dtype=np.float32).tobytes()
+    (tmp_path / "model.onnx.data").write_bytes(content)
+    with pytest.raises(NativeEngineError, match=r"its 1\.down\.weight is not finite"):
+        load(tmp_path, model, in_int16=True)
+    content[at : at + 40] = np.full(10, 1e18, dtype=np.float32).tobytes()
+    (tmp_path / "model.onnx.data").write_bytes(content)
+    run_at_the_edges(load(tmp_path, model, in_int16=True))
+
+
+def test_int16_of_nothing(kernel_mean: Artifact, tmp_path: Path) -> None:
+    size = (kernel_mean.directory / "model.onnx.data").stat().st_size
+    (tmp_path / "model.onnx.data").write_bytes(b"\0" * size)
+    run_at_the_edges(load(tmp_path, graph_of(kernel_mean, "fp32"), in_int16=True))

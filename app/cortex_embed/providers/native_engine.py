@@ -66,8 +66,8 @@ class NativeEngine:
         self._team: Team | None = None
         self._workspaces = _Workspaces()
         encoder = read_encoder(model)
-        if in_int16 and encoder.is_quantized:
-            raise NativeEngineError("int16 is made of float32 weights, and its are int8")
+        if in_int16:
+            _must_become_integers(encoder)
         precision = "int16" if in_int16 else "int8" if encoder.is_quantized else "fp32"
         if encoder.hidden != dimensions:
             raise ModelFileError(
@@ -219,6 +219,22 @@ class _Workspaces:
 
     def clear(self) -> None:
         self._free.clear()
+
+
+def _must_become_integers(encoder: graphs.Encoder) -> None:
+    """Raises NativeEngineError for weights that int16 cannot be made of: rounded, one that is not
+    finite would be a number like any other, where float32 says so in every vector."""
+    import numpy as np
+
+    if encoder.is_quantized:
+        raise NativeEngineError("int16 is made of float32 weights, and its are int8")
+    for layer in encoder.layers:
+        for linear in layer.linears:
+            # NaN and infinity survive a sum; so do, as infinity, numbers that no model has.
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = np.abs(linear.weight).sum()
+            if not np.isfinite(total):
+                raise NativeEngineError(f"its {linear.name} is not finite")
 
 
 def _model_of(encoder: graphs.Encoder, precision: str, isa: int) -> binding.Model:
