@@ -73,6 +73,13 @@ class Watch:
         with self._lock:
             self._callback = callback
 
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether the host is gone and nobody has asked to be told: the process is ending then, and
+        its socket and its unpacked files are going."""
+        with self._lock:
+            return bool(self._orphaned_by) and self._callback is None
+
     def at_exit(self, clean_up: Callable[[], None]) -> None:
         """Call `clean_up` before the process is ended by the watch. It must be quick."""
         self._clean_ups.append(clean_up)

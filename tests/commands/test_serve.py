@@ -116,3 +116,26 @@ def test_nothing_that_costs_is_imported_before_the_port_is_announced(tiny_mean: 
     # Not msgspec: its import (3 ms) is won back by the classes that are made with it.
     costly = {"asyncio", "aiohttp", "numpy", "onnxruntime", "tokenizers", "logging"}
     assert not loaded & (costly | {"platformdirs", "secrets", "concurrent"})
+
+
+@pytest.mark.parametrize("host_is_gone", [True, False])
+def test_stumbling_over_what_the_watch_takes_away_is_no_failure(host_is_gone: bool) -> None:
+    """A host that goes right after `listening`: the socket is closed while the server is made."""
+    code = (
+        "from cortex_embed.commands import serve\n"
+        "from cortex_embed.config import Settings\n"
+        "def stumble(_settings, _report, watch, _early):\n"
+        "    watch.at_exit(lambda: print('cleaned', flush=True))\n"
+        f"    watch._orphaned_by = {'stdin' if host_is_gone else ''!r}\n"
+        "    raise OSError(9, 'Bad file descriptor')\n"
+        "serve._serve = stumble\n"
+        "raise SystemExit(serve.run(Settings()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    if host_is_gone:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "cleaned\n", "")
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "OSError: [Errno 9] Bad file descriptor" in done.stderr

@@ -48,6 +48,7 @@ def run(settings: Settings) -> int:
         from cortex_embed import logs
 
         report: Reporter = logs.Reporter(form=settings.log_format)
+        watch: Watch | None = None
         try:
             watch = _watch(settings)
             report = _reporter(settings, report)
@@ -56,6 +57,10 @@ def run(settings: Settings) -> int:
             report.failed(error)
             return error.exit_code
         except Exception as why:
+            if watch is not None and watch.ends_at_once:
+                # Its thread closes and removes what we stand on: that we stumble is no failure.
+                watch.clean()
+                os._exit(0)
             _say_where(why, settings)
             report.failed(EmbedError(f"unexpected failure: {type(why).__name__}; see stderr"))
             return EmbedError.exit_code
