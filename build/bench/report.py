@@ -41,7 +41,9 @@ def markdown(results: dict[str, Any]) -> str:
         parts += ["", f"**{name}**, texts a second (× {_REFERENCE}):", ""]
         parts += _engines(model)
     if results.get("servers"):
-        parts += ["", "**Servers** over loopback, requests a second (p50 / p99 ms):", ""]
+        rounds = _rounds(max(len(s.get("rounds", ())) for s in results["servers"])).lower()
+        title = f"**Servers** over loopback, requests a second (p50 / p99 ms), {rounds}:"
+        parts += ["", title, ""]
         parts += _servers(results["servers"])
     parts += _guest(results.get("guest", {}))
     parts += _profile(results.get("profile", {}))
