@@ -116,7 +116,7 @@ def test_nothing_in_nothing_out(tiny_mean: Artifact) -> None:
     assert rows(embed(tiny_mean, stdin=b"")) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGPIPE is POSIX's")
+@pytest.mark.skipif(sys.platform == "win32", reason="EPIPE is POSIX's")
 def test_a_reader_that_leaves_ends_it_quietly(tiny_mean: Artifact, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("text\n" * 20_000)
     command = [sys.executable, "-m", "cortex_embed", "embed"]
@@ -127,7 +127,7 @@ def test_a_reader_that_leaves_ends_it_quietly(tiny_mean: Artifact, tmp_path: Pat
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        process.wait(60)
+        assert process.wait(60) == 141
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")

@@ -7,7 +7,6 @@ text out without saying so, nor write anything but vectors to stdout.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -71,8 +70,6 @@ class _Tally:
 
 def run(settings: Settings, options: Options) -> int:
     """Embed everything; the exit code. Raises EmbedError."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head -1` ends us quietly
     source = lines.source(options.texts, options.input, options.field, settings.max_text_chars)
     kind = sinks.output_format(options.output, options.format)
     from cortex_embed.commands import download

@@ -139,11 +139,12 @@ class Budget:
 def let_go_of_stdout() -> bool:
     """Whether its reader has gone (`… | head -1`), which is no error of ours: nothing more is
     written then, not even by the interpreter's own flush at its end."""
-    if not hasattr(select, "poll"):
+    if sys.stdout is None or not hasattr(select, "poll"):
         return False
     fd, poll = sys.stdout.fileno(), select.poll()
     poll.register(fd, 0)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+    # Linux says POLLERR of a pipe that nobody reads, others POLLHUP.
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, fd)
