@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cortex_embed.domain import ModelSpec
 
     Floats = NDArray[np.float32]
+    Observed = NDArray[np.float16 | np.float32]
     Ids = NDArray[np.int64]
 
 MIN_COSINE = 0.9985
@@ -41,10 +42,12 @@ def observe(
     *,
     max_tokens: int,
     blocks: type[Bert] = Bert,
-) -> Mapping[str, Floats]:
+) -> Mapping[str, Observed]:
     """What every quantizable input holds for the calibration texts.
 
-    float32 [tokens, channels] by `LAYER.INPUT`, real tokens only (no padding).
+    [tokens, channels] by `LAYER.INPUT`, real tokens only (no padding); float16, which is exact
+    enough for values about to become bytes and takes half the memory, or float32 where a value is
+    too large for it.
     """
     prepare_runtime_environment()
     import numpy as np
@@ -55,13 +58,21 @@ def observe(
     compatible = newest_opset() < 24
     model = build_graph(encoder, config, "mean", blocks=blocks, compatible=compatible, inputs=names)
     session = _session(model)
-    rows: dict[str, list[Floats]] = {place: [] for place in names}
+    rows: dict[str, list[Observed]] = {place: [] for place in names}
     for batch in _batches(_encode(tokenizer, calibration_texts(), max_tokens)):
         feed = padded(batch)
         kept = feed[MASK].ravel() > 0
         for place, values in zip(names, session.run(list(names.values()), feed), strict=True):
-            rows[place].append(values[kept])
-    return {place: np.concatenate(values) for place, values in rows.items()}
+            rows[place].append(_halved(values[kept]))
+    # One place after the other: all of it twice would be gigabytes.
+    return {place: np.concatenate(rows.pop(place)) for place in names}
+
+
+def _halved(values: Floats) -> Observed:
+    import numpy as np
+
+    fits = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+    return values.astype(np.float16) if fits else values
 
 
 def _session(model: ModelProto) -> Any:

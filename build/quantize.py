@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bert_weights import Encoder, Layer, Linear
 
     Floats = NDArray[np.float32]
+    Observed = NDArray[np.float16 | np.float32]
 
 _SMOOTHED = ("attention", "up")
 _BY_ROW = ("down",)
@@ -54,21 +55,24 @@ class _Input:
     zero: int
 
 
-def quantize(encoder: Encoder, observed: Mapping[str, Floats]) -> Recipe:
+def quantize(encoder: Encoder, observed: Mapping[str, Observed]) -> Recipe:
     """The recipe for every linear layer and the word table.
 
-    `observed` maps `LAYER.INPUT` (see recipe.INPUTS) to float32 [tokens, channels] of real
-    tokens (no padding) of the calibration texts.
+    `observed` maps `LAYER.INPUT` (see recipe.INPUTS) to float16 or float32 [tokens, channels] of
+    real tokens (no padding) of the calibration texts.
     """
+    import numpy as np
+
     recipe = Recipe(words=_table(encoder.words))
     for index, layer in enumerate(encoder.layers):
         for place in _SMOOTHED:
             matrices = [x.weight for p, x in layer.linears.items() if INPUT_OF[p] == place]
             name = f"{index}.{place}"
-            recipe.smoothing[name] = _smoothing(observed[name], matrices)
+            recipe.smoothing[name] = _smoothing(observed[name].astype(np.float32), matrices)
     for index, layer in enumerate(encoder.layers):
         for place in INPUTS:
-            _quantize_place(recipe, index, layer, place, observed[f"{index}.{place}"])
+            exact = observed[f"{index}.{place}"].astype(np.float32)
+            _quantize_place(recipe, index, layer, place, exact)
     return recipe
 
 

@@ -14,6 +14,9 @@ def test_calibration_texts_are_repeatable_and_many_sided() -> None:
     assert min(lengths) == 1
     assert max(lengths) > 200
     assert any(not text.isascii() for text in texts)
+    # A layer sees other things of a word than of a page, and by tokens words are soon outvoted.
+    short = [count for count in lengths if 2 <= count <= 4]
+    assert sum(short) > sum(lengths) / 8
 
 
 def test_quality_texts_are_repeatable_and_distinct() -> None:
