@@ -95,13 +95,22 @@ class EmbeddingService:
             started = int(time.time())
             models = models or [ServedModel(p.spec, started) for p in providers]
         self._limits = limits or Limits()
-        self._models = tuple(models)
+        self._models: tuple[ServedModel, ...] = ()
+        self._by_name: dict[str | None, ServedModel] = {}
+        self._serve(models)
         self._download = download
         self._phase: Phase = "downloading" if download else "loading"
         self._loaded = False
         self._closed = False
         self.began = 0.0
         """When loading began, by `time.perf_counter`."""
+
+    def _serve(self, models: Sequence[ServedModel]) -> None:
+        self._models = tuple(models)
+        # As they are spelled most often: looking through all takes longer than all the checks.
+        self._by_name = {m.spec.id: m for m in reversed(self._models)}
+        if self._models:
+            self._by_name[None] = self._models[0]
 
     @property
     def phase(self) -> Phase:
@@ -120,8 +129,9 @@ class EmbeddingService:
 
     def served(self, name: str | None) -> ServedModel:
         """As `resolve`, with what is known of the model beyond its spec."""
-        if name is None:
-            return self._models[0]
+        if (found := self._by_name.get(name)) is not None:
+            return found
+        assert name is not None  # noqa: S101 - there is a default model; this is for mypy
         for model in self._models:
             if model.spec.answers_to(name):
                 return model
@@ -141,7 +151,8 @@ class EmbeddingService:
 
         pool, models = await asyncio.to_thread(self._download)
         self._download = None
-        self._pool, self._models = pool, tuple(models)
+        self._pool = pool
+        self._serve(models)
         if self._phase == "downloading":
             self._phase = "loading"
         else:
@@ -150,6 +161,13 @@ class EmbeddingService:
     def is_loaded(self, model_id: str) -> bool:
         """Whether the served model with this id is in memory."""
         return self._pool.is_loaded(model_id)
+
+    def is_at_hand(self, name: str | None) -> bool:
+        """Whether `embed` with the model called `name` would compute at once.
+
+        Raises ModelNotFoundError.
+        """
+        return self._phase == "ready" and self._pool.is_loaded(self.served(name).spec.id)
 
     def begin(self) -> None:
         """Start reading the default model, in threads: before there is an event loop to wait on."""
@@ -335,10 +353,12 @@ def _priority(texts: Sequence[Text]) -> Priority:
 
 
 def _must_be_finite(vectors: Any) -> None:
+    import math
+
     import numpy as np
 
     # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
-    if not np.isfinite(vectors.sum(dtype=np.float64)):
+    if not math.isfinite(np.add.reduce(vectors, axis=None, dtype=np.float64)):
         raise EngineError("The model gave a vector that is not finite; nothing was returned.")
 
 

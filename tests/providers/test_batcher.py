@@ -167,6 +167,54 @@ async def test_bulks_next_micro_batch_lies_ready_for_the_first_thread() -> None:
         assert (await job).vectors[:, 0].tolist() == [0, 1, 2, 3]
 
 
+async def test_of_many_questions_the_next_lie_ready_as_well() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        engine.gate.clear()
+        jobs = [asyncio.create_task(batcher.embed([text(i, 64)])) for i in range(6)]
+        await until(lambda: len(engine.batches) == 1)
+        engine.gate.set()
+        for _ in range(2):
+            assert engine.entered.acquire(timeout=10)
+        assert len(engine.batches) >= 2
+        found = await asyncio.gather(*jobs)
+    assert [int(one.vectors[0, 0]) for one in found] == list(range(6))
+
+
+async def test_few_questions_wait_for_others_to_join_them() -> None:
+    engine = FakeEngine()
+    async with batching(engine) as batcher:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.embed([text(0)]))
+        await entered(engine)
+        second = asyncio.create_task(batcher.embed([text(1)]))
+        await asyncio.sleep(0)
+        third = asyncio.create_task(batcher.embed([text(2)]))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, second, third)
+    assert [len(batch) for batch in engine.batches] == [1, 2]
+
+
+async def test_who_is_tried_again_does_not_wait_for_all_that_lies_ready() -> None:
+    engine = FakeEngine()
+    engine.poison = {13}
+    async with batching(engine, budget=128) as batcher:
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.embed([text(0, 64)]))
+        await entered(engine)
+        pair = [asyncio.create_task(batcher.embed([text(i, 64)])) for i in (13, 1)]
+        later = [asyncio.create_task(batcher.embed([text(i, 64)])) for i in range(20, 40)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, pair[1], *later)
+        with pytest.raises(EngineError, match="poisoned"):
+            await pair[0]
+    alone = [n for n, batch in enumerate(engine.batches) if [int(i[0]) for i in batch] == [1]]
+    assert alone
+    assert alone[0] < 6, "of some thirteen"
+
+
 async def test_a_question_overtakes_what_lies_ready() -> None:
     engine = FakeEngine()
     async with batching(engine) as batcher:

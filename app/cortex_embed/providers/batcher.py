@@ -2,9 +2,9 @@
 
 The one place that holds live state between requests. There is no timer: a free thread
 takes what is there at once, and what arrives while all are busy is coalesced into the next
-micro-batch, so waiting costs nothing when idle and batches grow with load. While bulk keeps all
-threads busy, its next micro-batch lies ready for whichever is done first: a thread that had to wait
-for the event loop between two of them would be idle for a twentieth of its time.
+micro-batch, so waiting costs nothing when idle and batches grow with load. While much waits, the
+next micro-batch lies ready for whichever thread is done first: a thread that had to wait for the
+event loop between two of them would be idle for a twentieth of its time.
 
 Two lanes: short requests (interactive) overtake bulk, and while bulk keeps every thread
 busy they have one thread more to themselves; bulk is never starved, since it gets every
@@ -267,13 +267,22 @@ class MicroBatcher:
             if not entries:
                 return
             self._start(entries, express=False)
-        bulk = self._lanes["bulk"]
-        if bulk.buckets and not self._ready and not self._lanes["interactive"].buckets:
-            self._ready.append(_Batch(self._next(), "bulk", self._run))
+        self._make_ready()
         if self._busy_with_bulk and not self._express_busy:
             entries = self._lanes["interactive"].take(self._max_batch_tokens)
             if entries:
                 self._start(entries, express=True)
+
+    def _make_ready(self) -> None:
+        """Have the next micro-batch lie ready, unless it is short and might still grow."""
+        if self._ready:
+            return
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        grown = interactive.tokens >= _INTERACTIVE_TOKENS
+        if self._again or grown or (bulk.buckets and not interactive.buckets):
+            entries = self._retry() or self._next()
+            if entries:
+                self._ready.append(_Batch(entries, entries[0].job.lane, self._run))
 
     def _retry(self) -> list[_Entry]:
         """One request's part of a micro-batch that failed, unless its waiter has gone."""
@@ -309,7 +318,7 @@ class MicroBatcher:
         self._count(batch.kind, 1)
 
     def _work(self, batch: _Batch) -> None:
-        """In a thread: this micro-batch, and bulk's next ones for as long as some lie ready."""
+        """In a thread: this micro-batch, and the next ones for as long as some lie ready."""
         following: _Batch | None = batch
         while following is not None:
             batch, following = following, None
@@ -319,7 +328,7 @@ class MicroBatcher:
             except Exception as why:  # whatever the runtime raises, its waiters must hear of it
                 batch.outcome = why
             batch.seconds = time.perf_counter() - started
-            if batch.kind == "bulk" and not isinstance(batch.outcome, Exception):
+            if batch.kind != "express" and not isinstance(batch.outcome, Exception):
                 with suppress(IndexError):  # there is none, or another thread was faster
                     following = self._ready.popleft()
             self._loop.call_soon_threadsafe(self._finished, batch, following)

@@ -82,8 +82,10 @@ def _marked(asked: Asked) -> Asked:
 async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) -> web.Response:
     """The response to `asked`, once the model is there."""
     check_fingerprint(request, asked.request.model)
-    await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
-    result = await request.app[SERVICE].embed(asked.request)
+    service = request.app[SERVICE]
+    if not service.is_at_hand(asked.request.model):
+        await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
+    result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()

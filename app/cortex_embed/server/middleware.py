@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import time
 from contextlib import nullcontext
+from random import Random
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -46,6 +46,10 @@ _OTHER = "other"
 _CLIENT_LEFT = 499  # nginx's number for it
 _SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _PATH_SHOWN = 100
+_SERVER = f"cortex-embed/{__version__}"
+# An id tells requests apart and keeps no secret; the system's randomness is a call into it, where
+# this thread may have to wait for its turn. Seeded from there, once a process.
+_ids = Random()  # noqa: S311
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +59,10 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request, answer it or its error, and sign the answer."""
     began = time.perf_counter()
     given = request.headers.get(ID_HEADER, "")
-    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
+    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
     request[TRACE] = _trace(request)
-    with request.app[TRAFFIC].request():
+    app = request.app
+    with app[TRAFFIC].request():
         try:
             response = await _answered(request, handler)
         except asyncio.CancelledError:
@@ -65,13 +70,13 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise
         except Exception as why:
             error = _translated(request, why)
-            request.app[SERVICE].metrics.failed(error.code)
+            app[SERVICE].metrics.failed(error.code)
             response = error_response(request, error)
     _count(request, response.status, began)
     response.headers[ID_HEADER] = request[REQUEST_ID]
-    response.headers["Server"] = f"cortex-embed/{__version__}"
-    response.headers.extend(request.app[CORS].simple(request.headers))
-    if request.app[SERVICE].phase == "draining":
+    response.headers["Server"] = _SERVER
+    response.headers.extend(app[CORS].simple(request.headers))
+    if app[SERVICE].phase == "draining":
         response.force_close()
     return response
 
