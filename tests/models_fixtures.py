@@ -82,7 +82,7 @@ def kernel_sets() -> tuple[str, ...]:
 _X86 = platform.machine().lower() in {"x86_64", "amd64"}
 
 
-@pytest.fixture(params=INSTRUCTION_SETS[:4] if _X86 else INSTRUCTION_SETS[4:])
+@pytest.fixture(params=INSTRUCTION_SETS[:5] if _X86 else INSTRUCTION_SETS[5:])
 def kernels(request: pytest.FixtureRequest, kernel_sets: tuple[str, ...]) -> Kernels:
     """The kernels of each instruction set that this processor has."""
     if request.param not in kernel_sets:

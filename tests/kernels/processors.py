@@ -28,7 +28,7 @@ WINDOWS = "x86_64-windows-gnu"
 SOURCES = dict(
     zip(
         INSTRUCTION_SETS,
-        ("avx2.c", "avx_vnni.c", "avx512.c", "avx512_vnni.c", "neon_dot.c"),
+        ("avx2.c", "avx_vnni.c", "avx512.c", "avx512_vnni.c", "amx.c", "neon_dot.c"),
         strict=True,
     )
 )

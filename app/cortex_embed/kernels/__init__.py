@@ -17,7 +17,7 @@ from cortex_embed.errors import NativeEngineError
 if TYPE_CHECKING:
     from cortex_embed.kernels.binding import Kernels
 
-INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "NEON dot product")
+INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "AMX", "NEON dot product")
 """From the least to the most; the place is the number that kernels.h gives it."""
 POOLINGS = ("mean", "cls")
 """Likewise."""

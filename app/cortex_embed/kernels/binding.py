@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 4
+ABI = 5
 _Fields = list[tuple[str, Any]]
 
 

@@ -1,4 +1,7 @@
 /* The library's functions: which instruction set runs, and how the threads of one run meet. */
+#if defined(__linux__)
+#define _DEFAULT_SOURCE /* syscall */
+#endif
 #include "kernels.h"
 #include "shared.h"
 
@@ -11,6 +14,10 @@ static void let_others_run(void) { sched_yield(); }
 #endif
 
 #if defined(__x86_64__)
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include <cpuid.h>
 #include <immintrin.h>
 
@@ -21,6 +28,17 @@ static uint32_t saved_registers(void) {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
+}
+
+/* Linux gives a process the tiles' registers only when it asks (Documentation/arch/x86/xstate.rst),
+ * for all its threads; other systems are not asked here. */
+static int may_use_tiles(void) {
+#if defined(__linux__)
+    enum { REQ_XCOMP_PERM = 0x1023, TILEDATA = 18 };
+    return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, TILEDATA) == 0;
+#else
+    return 0;
+#endif
 }
 
 uint32_t ck_supported(void) {
@@ -36,14 +54,20 @@ uint32_t ck_supported(void) {
     found = 1u << CK_AVX2;
     if ((b & avx512) == avx512 && (saved & 0xe6) == 0xe6) {
         found |= 1u << CK_AVX512;
-        if (c & 1u << 11) found |= 1u << CK_AVX512_VNNI;
+        if (c & 1u << 11) {
+            found |= 1u << CK_AVX512_VNNI;
+            /* EDX: AMX-TILE 24, AMX-INT8 25; XCR0: TILECFG 17, TILEDATA 18 */
+            const uint32_t amx = 1u << 24 | 1u << 25, tiles = 1u << 17 | 1u << 18;
+            if ((d & amx) == amx && (saved & tiles) == tiles && may_use_tiles()) found |= 1u << CK_AMX;
+        }
     }
     /* Subleaf 1, EAX bit 4: AVX-VNNI. */
     if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) found |= 1u << CK_AVX_VNNI;
     return found;
 }
 
-static const ck_kernels *const table[CK_ISAS] = {&ck_avx2, &ck_avx_vnni, &ck_avx512, &ck_avx512_vnni, NULL};
+static const ck_kernels *const table[CK_ISAS] = {&ck_avx2, &ck_avx_vnni, &ck_avx512, &ck_avx512_vnni,
+                                               &ck_amx, NULL};
 
 #elif defined(__aarch64__)
 #if defined(__linux__)
@@ -61,7 +85,7 @@ uint32_t ck_supported(void) {
 #endif
 }
 
-static const ck_kernels *const table[CK_ISAS] = {NULL, NULL, NULL, NULL, &ck_neon_dot};
+static const ck_kernels *const table[CK_ISAS] = {NULL, NULL, NULL, NULL, NULL, &ck_neon_dot};
 #endif
 
 int32_t ck_abi(void) { return CK_ABI; }

@@ -17,10 +17,10 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 4
+#define CK_ABI 5
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
-enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_NEON_DOT = 4, CK_ISAS = 5 };
+enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_AMX = 4, CK_NEON_DOT = 5, CK_ISAS = 6 };
 
 /* Where a run's time goes, for `ck_model.ticks`. UP has the GELU in it. */
 enum ck_phase { CK_EMBED, CK_QKV, CK_ATTENTION, CK_OUTPUT, CK_NORM, CK_UP, CK_QUANTIZE, CK_DOWN, CK_POOL, CK_PHASES };

@@ -13,7 +13,7 @@ typedef struct {
                 int32_t);
 } ck_kernels;
 
-extern const ck_kernels ck_avx2, ck_avx_vnni, ck_avx512, ck_avx512_vnni, ck_neon_dot;
+extern const ck_kernels ck_avx2, ck_avx_vnni, ck_avx512, ck_avx512_vnni, ck_amx, ck_neon_dot;
 
 /* `bytes` rounded up to a cache line. */
 static inline int64_t ck_round(int64_t bytes) { return (bytes + 63) / 64 * 64; }

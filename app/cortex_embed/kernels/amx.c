@@ -1,0 +1,12 @@
+/* AVX-512 with AMX beside it: tiles multiply bytes (Sapphire Rapids and later). */
+#include <immintrin.h>
+#define VW 16
+#define NR 64
+#define BYTE_ROWS 6
+#define GROUP 2
+#define CHUNK 64
+#define AMX 1
+#define NAME ck_amx
+#define dot4(sum, x, w) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
+#define dot2(sum, x, y) ((vi)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(y)))
+#include "encoder.inc"
