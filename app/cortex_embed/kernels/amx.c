@@ -4,7 +4,8 @@
 #define NR 64
 #define BYTE_ROWS 6
 #define GROUP 2
-#define CHUNK 64
+#define CHUNK 256
+#define BYTE_PANEL 32
 #define AMX 1
 #define NAME ck_amx
 #define dot4(sum, x, w) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
