@@ -1,7 +1,7 @@
 """What is in each instruction set's object: all that it is for, and nothing that is not asked for.
 
-No processor at hand has AVX-VNNI, nor does qemu emulate it, so that what AVX2's code computes is
-compared with others and this one's instructions are looked at. A file is called once
+Few processors have AVX-VNNI or AMX, and qemu emulates neither, so that where they are not, their
+instructions at least are looked at. A file is called once
 `ck_supported` has found what it needs: one instruction more, and it ends on some processor.
 """
 
@@ -34,8 +34,9 @@ OTHERS = re.compile(
     r"andn|bextr|bls[ir]|blsmsk|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx|tzcnt|lzcnt|popcnt|movbe"
     r"|adcx|adox|gf2p8\w*|vgf2p8\w*|vpopcnt\w|vpconflict\w|vplzcnt\w|vpermb|vperm[it]2b"
     r"|vpcompress[bw]|vpexpand[bw]|vpsh[lr]d\w*|vpmadd52\w*|vpmultishiftqb|vcvtph2ps|vcvtps2ph"
-    r"|v\w*bf16\w*|v\w+[ps]h|vpdpb[su]\w?d?s|vpdpwu\w+|vpdpw[su]sds|vpdpbss\w+|vpdpbuud\w*|t\w*tile\w*"
+    r"|v\w*bf16\w*|v\w+[ps]h|vpdpb[su]\w?d?s|vpdpwu\w+|vpdpw[su]sds|vpdpbss\w+|vpdpbuud\w*"
 )
+TILES = re.compile(r"(ld|st)tilecfg|tile\w+|td?p\w+|tcmm\w+")
 
 
 class Instruction(NamedTuple):
@@ -72,7 +73,7 @@ def encodings(instructions: list[Instruction], mnemonics: set[str]) -> set[tuple
 
 def test_every_object_has_instructions(code: dict[str, list[Instruction]]) -> None:
     assert all(len(found) > 100 for found in code.values())
-    assert len(code) == 5
+    assert len(code) == 6
 
 
 def test_the_dispatch_is_for_every_processor(code: dict[str, list[Instruction]]) -> None:
@@ -94,8 +95,20 @@ def test_the_dot_product_is_where_it_is_asked_for(code: dict[str, list[Instructi
     assert encodings(code["avx2.c"], DOT) == encodings(code["avx512.c"], DOT) == set()
     # The three-byte VEX, which AVX-VNNI has and AVX-512 VNNI has not (SDM volume 2, VPDPBUSD).
     assert encodings(code["avx_vnni.c"], DOT) == {(name, "c4") for name in DOT}
+    for source in ("avx512_vnni.c", "amx.c"):
+        found = [i for i in code[source] if i.mnemonic in DOT]
+        assert encodings(found, DOT) <= {(name, EVEX) for name in DOT}
+        assert all("%zmm" in i.operands for i in found)
     assert encodings(code["avx512_vnni.c"], DOT) == {(name, EVEX) for name in DOT}
-    assert all("%zmm" in i.operands for i in code["avx512_vnni.c"] if i.mnemonic in DOT)
+
+
+def test_tiles_are_where_they_are_asked_for(code: dict[str, list[Instruction]]) -> None:
+    """Those of AMX-TILE and AMX-INT8; whoever configures them gives them back."""
+    found = {s: {i.mnemonic for i in c if TILES.fullmatch(i.mnemonic)} for s, c in code.items()}
+    assert found.pop("amx.c") == {
+        "ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbusd",
+    }  # fmt: skip
+    assert not any(found.values())
 
 
 def test_nothing_that_no_one_asked_for(code: dict[str, list[Instruction]]) -> None:
