@@ -9,7 +9,8 @@
  * - nothing outside a buffer is touched: each ends at a page that must not be read (`end`), or
  *   begins behind one (`start`), the workspace being exactly as large as the kernels asked for;
  * - nothing is read that was not written: a workspace full of NaN gives what one of zeros gives;
- * - a text alone gives what it gives in a batch, and threads give what one thread gives.
+ * - a text alone gives what it gives in a batch, and threads give what one thread gives, whether
+ *   they share its rows or, of a short one, its columns.
  *
  * Compile it with -ffp-contract=off, or its own data differ from one processor to the next. Exit
  * status: 0, 1 for what does not hold, 2 for wrong arguments, 3 for no such instruction set here.
@@ -247,6 +248,12 @@ static void try(const ck_shape *shape, int isa, float gain, const int64_t *lengt
     for (int64_t i = 0; i < texts; i += texts > 40 ? 43 : 1) {
         const int before = takes;
         hold(!memcmp(out + i * HIDDEN, run(&model, ids, offsets + i, 1, 0, 0xff), HIDDEN * 4), "alone");
+        if (ranks)
+            hold(!memcmp(out + i * HIDDEN, run(&model, ids, offsets + i, 1, ranks, 0xff), HIDDEN * 4),
+                 "alone, by threads");
+        if (ranks && i + 1 < texts && lengths[i] + lengths[i + 1] < 30)
+            hold(!memcmp(out + i * HIDDEN, run(&model, ids, offsets + i, 2, ranks, 0), 2 * HIDDEN * 4),
+                 "two, by threads");
         give_back(before);
     }
     snprintf(name, sizeof name, "%s %s, heads of %d, layers %d, gain %d, texts %d",
