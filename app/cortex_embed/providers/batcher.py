@@ -97,8 +97,10 @@ class Batched(msgspec.Struct, frozen=True):
 
 
 class _Queue(msgspec.Struct):
-    """One lane: waiting texts by length, first in first out among those of one length."""
+    """One lane: waiting texts by length, first in first out among those of one length; in one
+    line (length 0) where runs are not `padded`."""
 
+    padded: bool = True
     buckets: dict[int, deque[_Entry]] = msgspec.field(default_factory=dict)
     tokens: int = 0
 
@@ -108,7 +110,7 @@ class _Queue(msgspec.Struct):
 
     def push(self, entry: _Entry) -> None:
         self.tokens += entry.length
-        self.buckets.setdefault(entry.length, deque()).append(entry)
+        self.buckets.setdefault(entry.length if self.padded else 0, deque()).append(entry)
 
     def drop(self, job: _Job) -> None:
         """Forget what is left of a job that was cancelled or has failed."""
@@ -127,7 +129,10 @@ class _Queue(msgspec.Struct):
         """The oldest text, and others of its length and the next shorter ones that fit.
 
         The padded size, longest x count, stays within `budget` unless one text alone exceeds it.
+        Without padding: the oldest texts, whatever their lengths, and their tokens within it.
         """
+        if not self.padded:
+            return self._take_in_line(budget)
         if not self.buckets:
             return []
         head = min(self.buckets, key=lambda key: self.buckets[key][0].order)
@@ -143,6 +148,15 @@ class _Queue(msgspec.Struct):
                 self._put_back(key, entries)
         return self._taken(taken)
 
+    def _take_in_line(self, budget: int) -> list[_Entry]:
+        line = self.buckets.get(0, deque())
+        taken: list[_Entry] = []
+        while line and (not taken or line[0].length <= budget):
+            taken.append(line.popleft())
+            budget -= taken[-1].length
+        self._put_back(0, line)
+        return self._taken(taken)
+
     def _taken(self, entries: list[_Entry]) -> list[_Entry]:
         self.tokens -= sum(e.length for e in entries)
         return entries
@@ -152,7 +166,8 @@ class MicroBatcher:
     """N threads, each given a micro-batch within the token budget whenever it is free.
 
     `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
-    threads, for when there is nothing else to do; `when_idle` is called in a thread when much
+    threads, for when there is nothing else to do. Where runs are `padded`, texts of like length
+    share one; otherwise those that came next to each other. `when_idle` is called in a thread when much
     work has come to its end. Create it inside the event loop.
     """
 
@@ -165,6 +180,7 @@ class MicroBatcher:
         max_batch_tokens: int,
         max_queue_tokens: int,
         run_alone: Run | None = None,
+        padded: bool = True,
         when_idle: Callable[[], object] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -176,7 +192,9 @@ class MicroBatcher:
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self._lanes: dict[Priority, _Queue] = {"interactive": _Queue(), "bulk": _Queue()}
+        self._lanes: dict[Priority, _Queue] = {
+            "interactive": _Queue(padded), "bulk": _Queue(padded),
+        }  # fmt: skip
         self._order = 0
         self._jobs: set[_Job] = set()
         self._again: deque[list[_Entry]] = deque()

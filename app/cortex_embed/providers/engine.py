@@ -33,6 +33,9 @@ class Engine:
     same weights file.
     """
 
+    PADS = True
+    """Every text of a run costs as much as its longest."""
+
     def __init__(
         self, model: Path, *, dimensions: int, threads: int = 1, prepack: bool = True
     ) -> None:

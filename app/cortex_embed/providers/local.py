@@ -142,6 +142,7 @@ class LocalProvider:
         self._batcher = MicroBatcher(
             engine.run,
             run_alone=engine.run_alone,
+            padded=engine.PADS,
             dimensions=self.spec.dimensions,
             # A foreign graph has one session, with all threads in it.
             workers=size.workers if self._artifact.is_own else 1,

@@ -43,6 +43,9 @@ class NativeEngine:
     stand by; they sleep between runs, and end with `close`.
     """
 
+    PADS = False
+    """A run's texts may be of any lengths: it costs what their tokens cost."""
+
     def __init__(
         self,
         model: Path,

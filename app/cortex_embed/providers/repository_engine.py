@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class RepositoryEngine:
     """Does what `Engine` does, for any encoder of token ids."""
 
+    PADS = True
+
     def __init__(
         self,
         model: Path,
