@@ -316,8 +316,10 @@ class MicroBatcher:
         turn_of_bulk = self._since_bulk >= _BULK_SHARE - 1
         lane = bulk if bulk.buckets and (turn_of_bulk or not interactive.buckets) else interactive
         self._since_bulk = 0 if lane is bulk or not bulk.buckets else self._since_bulk + 1
-        # What is left shrinks towards the end, so that all threads finish together.
-        share = max(_LEAST_SHARE, -(-lane.tokens // self._workers))
+        # Of bulk, what is left shrinks towards the end, so that all threads finish together. Short
+        # requests have no common end: they are split between the threads that are free.
+        threads = self._workers if lane is bulk else max(1, self._workers - self._busy)
+        share = max(_LEAST_SHARE, -(-lane.tokens // threads))
         return lane.take(min(self._max_batch_tokens, share))
 
     def _start(self, entries: list[_Entry], *, express: bool) -> None:
