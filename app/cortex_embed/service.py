@@ -7,7 +7,6 @@ must never know a wire format, a path of a file, or how a vector is made.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -25,7 +24,7 @@ from cortex_embed.metrics import Metrics
 from cortex_embed.providers.pool import ModelPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from cortex_embed.domain import (
         EmbedRequest,
@@ -310,17 +309,30 @@ class EmbeddingService:
         self._pool.drain()
 
 
-@contextmanager
-def named_by(request: EmbedRequest) -> Iterator[None]:
-    """A provider knows a text by its index; the caller has a name for it."""
-    try:
-        yield
-    except TextError as why:
-        where = request.path(why.index)
-        raise InvalidRequestError(f"{where}: {why.message}", param=where, code=why.code) from None
-    except TokensError as why:
-        message = f"{request.param} {why.message}"
-        raise InvalidRequestError(message, param=request.param, code=why.code) from None
+class named_by:  # noqa: N801 - read as a function, as in contextlib
+    """A provider knows a text by its index; the caller of `request` has a name for it.
+
+    Not a generator: at every request that takes three times as long.
+    """
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: EmbedRequest) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, why: BaseException | None, trace: object) -> None:
+        """Raises InvalidRequestError."""
+        request = self._request
+        if isinstance(why, TextError):
+            where = request.path(why.index)
+            message = f"{where}: {why.message}"
+            raise InvalidRequestError(message, param=where, code=why.code) from None
+        if isinstance(why, TokensError):
+            message = f"{request.param} {why.message}"
+            raise InvalidRequestError(message, param=request.param, code=why.code) from None
 
 
 def fault(text: Text, max_chars: int) -> str | None:

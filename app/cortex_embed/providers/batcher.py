@@ -167,8 +167,8 @@ class MicroBatcher:
 
     `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
     threads, for when there is nothing else to do. Where runs are `padded`, texts of like length
-    share one; otherwise those that came next to each other. `when_idle` is called in a thread when much
-    work has come to its end. Create it inside the event loop.
+    share one; otherwise those that came next to each other. `when_idle` is called in a thread
+    when much work has come to its end. Create it inside the event loop.
     """
 
     def __init__(

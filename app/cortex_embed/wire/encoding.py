@@ -25,6 +25,8 @@ SLICE = 64
 
 def join_slices(items: Sequence[Any] | Vectors) -> bytes:
     """`items` as a JSON list, encoded `SLICE` at a time. numpy rows must be C-contiguous."""
+    if len(items) <= SLICE:
+        return _encode(items)
     parts = (_encode(items[start : start + SLICE]) for start in range(0, len(items), SLICE))
     # A view leaves the brackets out without a copy: 256 rows of numbers are a megabyte.
     return b"".join((b"[", *_between(memoryview(part)[1:-1] for part in parts), b"]"))

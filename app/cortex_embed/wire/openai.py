@@ -7,6 +7,7 @@ https://github.com/openai/openai-openapi (f85dbe2); the other vendors' fields ar
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ from cortex_embed.wire.dialect import Asked
 from cortex_embed.wire.encoding import lists_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cortex_embed.domain import InputType, ModelSpec, Text, Truncate
     from cortex_embed.errors import EmbedError
     from cortex_embed.wire.dialect import Encoding, ErrorDialect, Form
@@ -93,6 +96,11 @@ class Models(msgspec.Struct):
 
 ERROR = embeddings.ErrorReply
 _request = msgspec.json.Decoder(EmbeddingsRequest)
+# One call for all of a vendor's fields: most requests have none of them.
+_VENDORS: tuple[tuple[ErrorDialect, Callable[[EmbeddingsRequest], object], object], ...] = tuple(
+    (vendor, attrgetter(*vendor.OWN_FIELDS), (None,) * len(vendor.OWN_FIELDS))
+    for vendor in (voyage, jina)
+)
 
 encode_response = embeddings.encode_response
 decode_response = embeddings.decode_response
@@ -141,13 +149,15 @@ def decode_request(body: bytes, *, served: str) -> Asked:
 
 def _vendor(asked: EmbeddingsRequest) -> ErrorDialect | None:
     """Whose words those are that nobody else has."""
-    for vendor in (voyage, jina):
-        if any(getattr(asked, field) is not None for field in vendor.OWN_FIELDS):
+    for vendor, fields, nothing in _VENDORS:
+        if fields(asked) != nothing:
             return vendor
     return None
 
 
 def _intent(asked: EmbeddingsRequest) -> InputType | None:
+    if asked.input_type is None and asked.task is None:
+        return None
     by_type = intents.intent(intents.VOYAGE, asked.input_type, "input_type")
     by_task = intents.intent(intents.JINA, asked.task, "task")
     return _agreed(asked, input_type=by_type, task=by_task)
@@ -160,6 +170,8 @@ def _truncate(asked: EmbeddingsRequest) -> Truncate | None:
     it is.
     """
     given = asked.truncate
+    if given is None and asked.truncation is None:
+        return None
     end = intents.truncate(given) if isinstance(given, str) else _YES_NO[given]
     return _agreed(asked, truncation=_YES_NO[asked.truncation], truncate=end)
 
