@@ -65,11 +65,13 @@ async def batching(
     budget: int = 64,
     queue: int = 10_000,
     alone: Callable[[list[Ids]], Any] | None = None,
+    padded: bool = True,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[MicroBatcher]:
     batcher = MicroBatcher(
         engine,
         run_alone=alone,
+        padded=padded,
         dimensions=DIMENSIONS,
         workers=workers,
         max_batch_tokens=budget,
@@ -104,20 +106,22 @@ async def test_vectors_come_back_in_the_order_of_the_texts() -> None:
     ),
     budget=st.integers(16, 200),
     workers=st.integers(1, 3),
+    padded=st.booleans(),
 )
 async def test_budget_order_and_completeness(
-    requests: list[list[int]], budget: int, workers: int
+    requests: list[list[int]], budget: int, workers: int, *, padded: bool
 ) -> None:
     engine = FakeEngine()
     sent = [[text(100 * r + i, n) for i, n in enumerate(q)] for r, q in enumerate(requests)]
-    async with batching(engine, workers=workers, budget=budget) as batcher:
+    async with batching(engine, workers=workers, budget=budget, padded=padded) as batcher:
         results = await asyncio.gather(*(batcher.embed(texts) for texts in sent))
         assert batcher.queued_tokens == 0
     for texts, result in zip(sent, results, strict=True):
         np.testing.assert_array_equal(result.vectors, vectors_of(texts))
     for batch in engine.batches:
-        padded = max(len(ids) for ids in batch) * len(batch)
-        assert padded <= budget or len(batch) == 1
+        lengths = [len(ids) for ids in batch]
+        size = max(lengths) * len(lengths) if padded else sum(lengths)
+        assert size <= budget or len(batch) == 1
     assert sum(len(b) for b in engine.batches) == sum(len(q) for q in requests)
 
 
@@ -132,6 +136,52 @@ async def test_requests_that_wait_together_share_a_micro_batch() -> None:
         engine.gate.set()
         await asyncio.gather(first, *others)
     assert [len(b) for b in engine.batches] == [1, 8]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+async def test_only_what_is_padded_is_sorted_by_length(padded: bool) -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, padded=padded) as batcher:
+        requests = [asyncio.ensure_future(batcher.embed([text(0)]))]
+        await entered(engine)
+        requests += [asyncio.ensure_future(batcher.embed([text(1, n)])) for n in (5, 40, 6, 5)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(*requests)
+    lengths = [[len(ids) for ids in batch] for batch in engine.batches[1:]]
+    assert lengths == ([[5, 5], [40], [6]] if padded else [[5, 40, 6, 5]])
+
+
+async def test_one_who_is_cancelled_leaves_the_line() -> None:
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, padded=False) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0)]))
+        await entered(engine)
+        leaving, staying = [asyncio.ensure_future(batcher.embed([text(i, 9)])) for i in (1, 2)]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        assert batcher.queued_tokens == 9
+        engine.gate.set()
+        await asyncio.gather(first, staying)
+    assert [[int(ids[0]) for ids in batch] for batch in engine.batches] == [[0], [2]]
+
+
+async def test_a_free_thread_takes_all_questions_if_the_others_are_busy() -> None:
+    """Half of them each would be two short runs, where one long one costs less."""
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, workers=2, budget=512, padded=False) as batcher:
+        busy = [asyncio.ensure_future(batcher.embed([text(i, 100)])) for i in range(2)]
+        await entered(engine)
+        await entered(engine)
+        questions = [asyncio.ensure_future(batcher.embed([text(i, 20)])) for i in range(6)]
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(*busy, *questions)
+    assert [len(batch) for batch in engine.batches] == [1, 1, 6]
 
 
 async def test_a_failed_run_fails_only_the_request_concerned() -> None:
