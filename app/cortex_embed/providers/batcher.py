@@ -28,6 +28,7 @@ import msgspec
 
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
 from cortex_embed.metrics import Metrics
+from cortex_embed.providers.lanes import Entry, Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,36 +53,10 @@ _LEAST_SHARE = 64
 run costs the same however short it is (the weights are read once a run)."""
 
 
-class _Job(msgspec.Struct, eq=False):
-    """One request's texts on their way through the queue."""
-
-    texts: Sequence[Ids]
-    vectors: Vectors
-    done: asyncio.Future[None]
-    left: int
-    lane: Priority
-    queued_at: float
-    started_at: float | None = None
-    engine_seconds: float = 0.0
-
-
-class _Entry(msgspec.Struct, eq=False):
-    """Text `index` of `job`; `order` is its place in the arrival order of all texts."""
-
-    job: _Job
-    index: int
-    order: int
-    length: int
-
-    @property
-    def ids(self) -> Ids:
-        return self.job.texts[self.index]
-
-
 class _Batch(msgspec.Struct, eq=False):
     """Texts of one run, `kind` being what counts them. `seconds` and `outcome` are the thread's."""
 
-    entries: list[_Entry]
+    entries: list[Entry]
     kind: Literal["express", "bulk", "interactive"]
     run: Run
     seconds: float = 0.0
@@ -94,72 +69,6 @@ class Batched(msgspec.Struct, frozen=True):
     vectors: Vectors
     queue_seconds: float
     engine_seconds: float
-
-
-class _Queue(msgspec.Struct):
-    """One lane: waiting texts by length, first in first out among those of one length; in one
-    line (length 0) where runs are not `padded`."""
-
-    padded: bool = True
-    buckets: dict[int, deque[_Entry]] = msgspec.field(default_factory=dict)
-    tokens: int = 0
-
-    @property
-    def texts(self) -> int:
-        return sum(map(len, self.buckets.values()))
-
-    def push(self, entry: _Entry) -> None:
-        self.tokens += entry.length
-        self.buckets.setdefault(entry.length if self.padded else 0, deque()).append(entry)
-
-    def drop(self, job: _Job) -> None:
-        """Forget what is left of a job that was cancelled or has failed."""
-        for key in list(self.buckets):
-            kept = deque(e for e in self.buckets[key] if e.job is not job)
-            self.tokens -= sum(e.length for e in self.buckets[key] if e.job is job)
-            self._put_back(key, kept)
-
-    def _put_back(self, key: int, entries: deque[_Entry]) -> None:
-        if entries:
-            self.buckets[key] = entries
-        else:
-            self.buckets.pop(key, None)
-
-    def take(self, budget: int) -> list[_Entry]:
-        """The oldest text, and others of its length and the next shorter ones that fit.
-
-        The padded size, longest x count, stays within `budget` unless one text alone exceeds it.
-        Without padding: the oldest texts, whatever their lengths, and their tokens within it.
-        """
-        if not self.padded:
-            return self._take_in_line(budget)
-        if not self.buckets:
-            return []
-        head = min(self.buckets, key=lambda key: self.buckets[key][0].order)
-        taken: list[_Entry] = []
-        # Down to three quarters of the head's length: padding then costs less than a
-        # second run would.
-        for key in range(head, max(0, head * 3 // 4 - 1), -1):
-            entries = self.buckets.get(key)
-            while entries:
-                if taken and head * (len(taken) + 1) > budget:
-                    return self._taken(taken)
-                taken.append(entries.popleft())
-                self._put_back(key, entries)
-        return self._taken(taken)
-
-    def _take_in_line(self, budget: int) -> list[_Entry]:
-        line = self.buckets.get(0, deque())
-        taken: list[_Entry] = []
-        while line and (not taken or line[0].length <= budget):
-            taken.append(line.popleft())
-            budget -= taken[-1].length
-        self._put_back(0, line)
-        return self._taken(taken)
-
-    def _taken(self, entries: list[_Entry]) -> list[_Entry]:
-        self.tokens -= sum(e.length for e in entries)
-        return entries
 
 
 class MicroBatcher:
@@ -192,12 +101,12 @@ class MicroBatcher:
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self._lanes: dict[Priority, _Queue] = {
-            "interactive": _Queue(padded), "bulk": _Queue(padded),
+        self._lanes: dict[Priority, Lane] = {
+            "interactive": Lane(padded), "bulk": Lane(padded),
         }  # fmt: skip
         self._order = 0
-        self._jobs: set[_Job] = set()
-        self._again: deque[list[_Entry]] = deque()
+        self._jobs: set[Job] = set()
+        self._again: deque[list[Entry]] = deque()
         self._ready: deque[_Batch] = deque()
         """Counted as busy once a thread has taken it; threads take, only the event loop puts."""
         self._since_bulk = 0
@@ -241,7 +150,7 @@ class MicroBatcher:
         self._refuse_when_full(
             tokens if whole is None else whole, "" if whole is None else "about "
         )
-        job = _Job(
+        job = Job(
             texts=texts,
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
             done=self._loop.create_future(),
@@ -252,7 +161,7 @@ class MicroBatcher:
         self._jobs.add(job)
         lane = self._lanes[job.lane]
         for index in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
-            lane.push(_Entry(job, index, self._order, len(texts[index])))
+            lane.push(Entry(job, index, self._order, len(texts[index])))
             self._order += 1
         try:
             self._dispatch()
@@ -302,7 +211,7 @@ class MicroBatcher:
             if entries:
                 self._ready.append(_Batch(entries, entries[0].job.lane, self._run))
 
-    def _retry(self) -> list[_Entry]:
+    def _retry(self) -> list[Entry]:
         """One request's part of a micro-batch that failed, unless its waiter has gone."""
         while self._again:
             entries = self._again.popleft()
@@ -310,7 +219,7 @@ class MicroBatcher:
                 return entries
         return []
 
-    def _next(self) -> list[_Entry]:
+    def _next(self) -> list[Entry]:
         """The next micro-batch: interactive first, but bulk's share is bulk's."""
         interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
         turn_of_bulk = self._since_bulk >= _BULK_SHARE - 1
@@ -322,7 +231,7 @@ class MicroBatcher:
         share = max(_LEAST_SHARE, -(-lane.tokens // threads))
         return lane.take(min(self._max_batch_tokens, share))
 
-    def _start(self, entries: list[_Entry], *, express: bool) -> None:
+    def _start(self, entries: list[Entry], *, express: bool) -> None:
         alone = len(entries) == 1 and not self._busy and not self.queued_tokens
         run = self._run_alone if alone else self._run
         self._submit(_Batch(entries, "express" if express else entries[0].job.lane, run))
@@ -389,7 +298,7 @@ class MicroBatcher:
             self._tokens_since_idle = 0
             self._resting = self._loop.run_in_executor(self._pool, self._when_idle)
 
-    def _settle(self, entries: list[_Entry], vectors: Vectors, seconds: float) -> None:
+    def _settle(self, entries: list[Entry], vectors: Vectors, seconds: float) -> None:
         for entry, vector in zip(entries, vectors, strict=True):
             job = entry.job
             job.vectors[entry.index] = vector
@@ -399,7 +308,7 @@ class MicroBatcher:
             if not job.left and not job.done.done():
                 job.done.set_result(None)
 
-    def _after_failure(self, entries: list[_Entry], why: Exception) -> None:
+    def _after_failure(self, entries: list[Entry], why: Exception) -> None:
         """Fail the one request concerned; several are run apart first, to find which it is."""
         jobs = {e.job for e in entries}
         if len(jobs) > 1:
