@@ -1,4 +1,6 @@
-/* AVX-512 with AMX beside it: tiles multiply bytes (Sapphire Rapids and later). */
+/* AVX-512 with AMX beside it: tiles multiply bytes (Sapphire Rapids and later). They multiply so fast
+ * that the weights' way from the third-level cache counts: hence the longer CHUNK, for which each is
+ * read once, and panels that the first-level cache has room for. */
 #include <immintrin.h>
 #define VW 16
 #define NR 64
