@@ -104,7 +104,7 @@ def test_an_unknown_operation_is_an_answer(plan: engines.Plan) -> None:
     platform.machine().lower() not in {"x86_64", "amd64"},
     reason="the kernels read the processor's counter on x86 alone",
 )
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int16"])
 def test_the_profile_finds_the_linear_layers(
     precision: str, plan: engines.Plan, kernel_mean: Artifact, sets: dict[str, TextSet]
 ) -> None:
@@ -120,6 +120,8 @@ def test_the_profile_finds_the_linear_layers(
     assert 0 < linear < 1
     assert found["linear_gflops"] > 0
     assert found["instruction_set"] in INSTRUCTION_SETS
+    # Only integers are rounded to: float32 has the two readings of the clock there.
+    assert (shares["quantize"] > 0.01) == (precision != "fp32")
 
 
 def test_a_model_without_kernels_has_no_profile(plan: engines.Plan, model: BenchModel) -> None:

@@ -44,7 +44,10 @@ class Profiled(Peer):
         precision = options["precision"]
         best = kernels.load()
         self._engine = NativeEngine(
-            artifact.graph_for(precision), dimensions=artifact.spec.dimensions, kernels=best
+            artifact.graph_for(precision),
+            dimensions=artifact.spec.dimensions,
+            kernels=best,
+            in_int16=precision == "int16",
         )
         self._ticks = self._engine.count_ticks()
         self._tokenizer = Tokenizer(artifact.tokenizer, max_tokens=artifact.spec.max_tokens)
@@ -69,6 +72,7 @@ class Profiled(Peer):
             self._timed,
             dimensions=self._dimensions,
             workers=self._threads,
+            padded=self._engine.PADS,
             max_batch_tokens=defaults.max_batch_tokens,
             max_queue_tokens=defaults.max_queue_tokens,
         )
