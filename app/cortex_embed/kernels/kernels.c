@@ -98,20 +98,25 @@ static int is_supported(const ck_shape *s, int32_t isa) {
     return width == 32 || width == 64;
 }
 
-int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa) {
-    return is_supported(shape, isa) ? table[isa]->packed_bytes(shape) : 0;
+/* Tiles multiply integers: floats are AVX-512's with AMX too, and are not in the library twice. */
+static const ck_kernels *kernels_of(const ck_shape *shape, int32_t isa) {
+    return table[isa == CK_AMX && shape->precision == CK_FP32 ? CK_AVX512_VNNI : isa];
 }
 
-void ck_pack(const ck_model *model, void *packed) { table[model->isa]->pack(model, packed); }
+int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa) {
+    return is_supported(shape, isa) ? kernels_of(shape, isa)->packed_bytes(shape) : 0;
+}
+
+void ck_pack(const ck_model *model, void *packed) { kernels_of(&model->shape, model->isa)->pack(model, packed); }
 
 int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t texts, int64_t longest,
                            int32_t ranks) {
-    return table[model->isa]->workspace_bytes(&model->shape, tokens, texts, longest, ranks);
+    return kernels_of(&model->shape, model->isa)->workspace_bytes(&model->shape, tokens, texts, longest, ranks);
 }
 
 void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets, int64_t texts, float *out,
             void *workspace, ck_team *team, int32_t rank) {
-    table[model->isa]->run(model, ids, offsets, texts, out, workspace, team, rank);
+    kernels_of(&model->shape, model->isa)->run(model, ids, offsets, texts, out, workspace, team, rank);
 }
 
 /* `team->next` holds the phase above UNIT_BITS, and the next unit below. */
