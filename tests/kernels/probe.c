@@ -17,7 +17,7 @@ CK_API int64_t probe_scratch(int64_t queries, int64_t count, int32_t width) {
 CK_API void probe_attention(int32_t integers, const float *q, int64_t queries, const float *k, const float *v,
                             int64_t count, int32_t width, float *scratch, float *out) {
     mixed_target to = {NULL, out, 0, 0, width};
-    if (integers) attention16(q, queries, k, v, count, width, scratch, &to, 0, 0);
+    if (integers) ATTENTION16(q, queries, k, v, count, width, scratch, &to, 0, 0);
     else attention(q, queries, k, v, count, width, scratch, &to, 0, 0);
 }
 
