@@ -46,15 +46,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float, times: int = 1) -> int:
-        """Count `value`; a value that is equal to a bound lies below it, as Prometheus has it.
-
-        Returns its place among the counts.
-        """
-        place = bisect_left(self.bounds, value)
-        self.counts[place] += times
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count `value`; a value that is equal to a bound lies below it, as Prometheus has it."""
+        self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
-        return place
 
     def copy(self) -> Histogram:
         twin = Histogram(self.bounds)
@@ -142,9 +137,8 @@ class Metrics:
         spent = result.timings
         values = (seconds, spent.tokenize, spent.queue, spent.engine)
         for value, stage, by_text in zip(values, self._stages, self._text_stages, strict=True):
-            place = stage.observe(value)
-            by_text.counts[place] += texts
-            by_text.sum += value * texts
+            stage.observe(value)
+            by_text.observe(value, texts)
 
     def ran(self, lengths: Sequence[int], seconds: float) -> None:
         """A micro-batch of texts of these lengths in tokens went through the engine."""

@@ -197,7 +197,7 @@ class EmbeddingService:
         self._check(request, spec)
         self.metrics.asked(request)
         started = time.perf_counter()
-        with named_by(request), self._pool.use(spec.id) as provider:
+        with _NamedBy(request), self._pool.use(spec.id) as provider:
             pooled = await provider.embed(
                 request.texts,
                 input_type=request.input_type,
@@ -222,7 +222,7 @@ class EmbeddingService:
         self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        with named_by(request), self._pool.use(spec.id) as provider:
+        with _NamedBy(request), self._pool.use(spec.id) as provider:
             found = await provider.token_states(
                 request.texts,
                 input_type=request.input_type,
@@ -255,7 +255,7 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         ids = [text for text in request.texts if not isinstance(text, str)]
-        with named_by(request), self._pool.use(spec.id) as provider:
+        with _NamedBy(request), self._pool.use(spec.id) as provider:
             return await provider.detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
@@ -309,7 +309,7 @@ class EmbeddingService:
         self._pool.drain()
 
 
-class named_by:  # noqa: N801 - read as a function, as in contextlib
+class _NamedBy:
     """A provider knows a text by its index; the caller of `request` has a name for it.
 
     Not a generator: at every request that takes three times as long.

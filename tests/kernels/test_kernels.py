@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cortex_embed.errors import NativeEngineError
-from cortex_embed.kernels import INSTRUCTION_SETS, library_path, load, supported
+from cortex_embed.kernels import INSTRUCTION_SETS, PRECISIONS, best, library_path, load, supported
 from targets import load as load_targets
 
 if TYPE_CHECKING:
@@ -46,8 +46,17 @@ def test_what_is_no_library_is_a_reason(tmp_path: Path) -> None:
 def test_the_best_comes_first(kernel_sets: tuple[str, ...]) -> None:
     places = [INSTRUCTION_SETS.index(one) for one in kernel_sets]
     assert places == sorted(places, reverse=True)
-    if kernel_sets:
-        assert load().name == kernel_sets[0]
+    for precision in PRECISIONS if kernel_sets else ():
+        assert load(best(precision)).name in kernel_sets
+
+
+def test_each_precision_has_the_best_that_it_gains_from() -> None:
+    sets = ("AMX", "AVX-512 VNNI", "AVX2")
+    assert [best(one, sets) for one in ("fp32", "int8", "int16")] == ["AVX-512 VNNI", "AMX", "AMX"]
+    assert {best(one, sets[1:]) for one in PRECISIONS} == {"AVX-512 VNNI"}
+    for none in ((), ("AMX",)):
+        with pytest.raises(NativeEngineError, match="this processor has none of AVX2, AVX-VNNI"):
+            best("fp32", none)
 
 
 def test_a_lesser_one_can_be_asked_for(kernels: Kernels) -> None:

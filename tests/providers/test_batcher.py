@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,79 +12,15 @@ from hypothesis import strategies as st
 from cortex_embed.errors import EngineError, NotReadyError, OverloadedError
 from cortex_embed.metrics import Histogram, Metrics
 from cortex_embed.providers.batcher import MicroBatcher
-
-Ids = np.ndarray[Any, np.dtype[np.int64]]
-DIMENSIONS = 3
-
-
-def text(value: int, length: int = 1) -> Ids:
-    return np.full(length, value, dtype=np.int64)
-
-
-def vectors_of(batch: list[Ids]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.array([[ids[0], len(ids), 1] for ids in batch], dtype=np.float32)
-
-
-class FakeEngine:
-    """Remembers its batches; waits for `gate` when that is closed; fails on ids in `poison`."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Ids]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.poison: set[int] = set()
-        self.entered = threading.Semaphore(0)
-
-    def __call__(self, batch: list[Ids]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        self.batches.append(batch)
-        self.entered.release()
-        assert self.gate.wait(10)
-        if self.poison & {int(ids[0]) for ids in batch}:
-            raise RuntimeError("poisoned")
-        return vectors_of(batch)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    """Threads change it, and tell nobody."""
-    for _ in range(10_000):
-        if what():
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError
-
-
-@asynccontextmanager
-async def batching(
-    engine: Callable[[list[Ids]], Any],
-    *,
-    workers: int = 1,
-    budget: int = 64,
-    queue: int = 10_000,
-    alone: Callable[[list[Ids]], Any] | None = None,
-    padded: bool = True,
-    metrics: Metrics | None = None,
-) -> AsyncIterator[MicroBatcher]:
-    batcher = MicroBatcher(
-        engine,
-        run_alone=alone,
-        padded=padded,
-        dimensions=DIMENSIONS,
-        workers=workers,
-        max_batch_tokens=budget,
-        max_queue_tokens=queue,
-        metrics=metrics,
-    )
-    try:
-        yield batcher
-    finally:
-        if isinstance(engine, FakeEngine):
-            engine.gate.set()
-        await batcher.close()
-
-
-async def entered(engine: FakeEngine) -> None:
-    """Until a worker is inside the engine."""
-    assert await asyncio.get_running_loop().run_in_executor(None, engine.entered.acquire, True, 10)
+from tests.providers.batching import (
+    DIMENSIONS,
+    FakeEngine,
+    batching,
+    entered,
+    text,
+    until,
+    vectors_of,
+)
 
 
 async def test_vectors_come_back_in_the_order_of_the_texts() -> None:
@@ -151,22 +83,6 @@ async def test_only_what_is_padded_is_sorted_by_length(padded: bool) -> None:
         await asyncio.gather(*requests)
     lengths = [[len(ids) for ids in batch] for batch in engine.batches[1:]]
     assert lengths == ([[5, 5], [40], [6]] if padded else [[5, 40, 6, 5]])
-
-
-async def test_one_who_is_cancelled_leaves_the_line() -> None:
-    engine = FakeEngine()
-    engine.gate.clear()
-    async with batching(engine, padded=False) as batcher:
-        first = asyncio.ensure_future(batcher.embed([text(0)]))
-        await entered(engine)
-        leaving, staying = [asyncio.ensure_future(batcher.embed([text(i, 9)])) for i in (1, 2)]
-        await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait({leaving})
-        assert batcher.queued_tokens == 9
-        engine.gate.set()
-        await asyncio.gather(first, staying)
-    assert [[int(ids[0]) for ids in batch] for batch in engine.batches] == [[0], [2]]
 
 
 async def test_a_free_thread_takes_all_questions_if_the_others_are_busy() -> None:

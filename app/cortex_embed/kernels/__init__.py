@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 from cortex_embed.errors import NativeEngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cortex_embed.kernels.binding import Kernels
 
 INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "AMX", "NEON dot product")
 """From the least to the most; the place is the number that kernels.h gives it."""
+INTEGERS_ONLY = frozenset({"AMX"})
+"""Those that float32 gains nothing from: its kernels are the next lesser one's."""
 POOLINGS = ("mean", "cls")
 """Likewise."""
 PRECISIONS = ("fp32", "int8", "int16")
@@ -49,17 +53,25 @@ def supported(library: Path | None = None) -> tuple[str, ...]:
     return tuple(n for i, n in reversed(list(enumerate(INSTRUCTION_SETS))) if bits >> i & 1)
 
 
-def load(instruction_set: str | None = None) -> Kernels:
-    """The kernels of `instruction_set`; without one, the best that this processor runs.
+def best(precision: str, sets: Sequence[str] | None = None) -> str:
+    """The instruction set to compute in `precision` with, of `sets` or of those that this
+    processor runs, the best one first.
 
-    Raises NativeEngineError where that is not possible.
+    Raises NativeEngineError where there is none.
     """
+    for one in supported() if sets is None else sets:
+        if precision != "fp32" or one not in INTEGERS_ONLY:
+            return one
+    raise NativeEngineError("this processor has none of " + ", ".join(INSTRUCTION_SETS))
+
+
+def load(instruction_set: str) -> Kernels:
+    """The kernels of `instruction_set`. Raises NativeEngineError where this processor lacks it."""
     from cortex_embed.kernels import binding
 
     there = supported()
-    wanted = instruction_set or next(iter(there), None)
-    if wanted is None:
-        raise NativeEngineError("this processor has none of " + ", ".join(INSTRUCTION_SETS))
-    if wanted not in there:
-        raise NativeEngineError(f"{wanted} is not among {', '.join(there)}")
-    return binding.Kernels(binding.functions(library_path()), INSTRUCTION_SETS.index(wanted))
+    if instruction_set not in there:
+        raise NativeEngineError(f"{instruction_set} is not among {', '.join(there)}")
+    return binding.Kernels(
+        binding.functions(library_path()), INSTRUCTION_SETS.index(instruction_set)
+    )

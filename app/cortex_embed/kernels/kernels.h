@@ -77,7 +77,8 @@ typedef struct {
 } ck_team;
 
 CK_API int32_t ck_abi(void);
-/* Bits of the instruction sets that this library has and this processor and system run. */
+/* Bits of the instruction sets that this library has and this processor and system run. On Linux it
+ * asks, for the whole process, for the registers that AMX has: without them AMX is not among the bits. */
 CK_API uint32_t ck_supported(void);
 /* Bytes of the packed weights, a multiple of 64; 0 for a shape or an isa that is not supported. */
 CK_API int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa);

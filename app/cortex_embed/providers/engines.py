@@ -65,6 +65,8 @@ def choose(
     Raises UsageError where the native engine was asked for by name, or is the only one that
     has the precision, and cannot be had.
     """
+    from cortex_embed import kernels
+
     needed = precision in NATIVE_ONLY
     if asked == "onnxruntime" and needed:
         raise UsageError(
@@ -75,7 +77,7 @@ def choose(
         return EngineChoice(by_name=True)
     try:
         _check(artifact)
-        best = _best(sets)
+        best = kernels.best(precision, sets)
     except NativeEngineError as why:
         if needed:
             raise UsageError(
@@ -111,16 +113,6 @@ def _check(artifact: Artifact) -> None:
             f"its {manifest['heads']} heads share {manifest['hidden']} channels, and the kernels "
             f"take {widths} a head"
         )
-
-
-def _best(sets: Sequence[str] | None) -> str:
-    from cortex_embed import kernels
-
-    if sets is None:
-        return kernels.load().name
-    if not sets:
-        raise NativeEngineError("this processor has none of " + ", ".join(kernels.INSTRUCTION_SETS))
-    return sets[0]
 
 
 def make(chosen: Chosen, threads: int, fell_back: Callable[[Chosen], object]) -> AnyEngine:

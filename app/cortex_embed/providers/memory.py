@@ -73,10 +73,10 @@ def runs(chosen: Chosen) -> RunBytes:
     artifact = chosen.artifact
     if chosen.engine.name != "native":
         return partial(run_bytes, artifact.manifest)
-    from cortex_embed.kernels import binding, load
+    from cortex_embed.kernels import best, binding, load
     from cortex_embed.providers.engines import shape_of
 
-    kernels = load()
+    kernels = load(best(chosen.precision))
     model = binding.Model(shape_of(artifact, chosen.precision), kernels.isa)
 
     def native(tokens: int, longest: int) -> int:
@@ -157,10 +157,11 @@ def footprint(chosen: Chosen, *, states: bool = False) -> Footprint:
 
 def _native_footprint(chosen: Chosen, data: int, rest: int) -> Footprint:
     """The weights are mapped, then packed; packed ones are let go of as they are mapped."""
-    from cortex_embed.kernels import load
+    from cortex_embed.kernels import best, load
     from cortex_embed.providers.engines import shape_of
 
-    packed = load().packed_bytes(shape_of(chosen.artifact, chosen.precision))
+    kernels = load(best(chosen.precision))
+    packed = kernels.packed_bytes(shape_of(chosen.artifact, chosen.precision))
     hidden, wide, layers = (
         chosen.artifact.manifest[k] for k in ("hidden", "intermediate", "layers")
     )

@@ -61,10 +61,9 @@ class NativeEngine:
         `in_int16` rounds a float32 graph's linear layers to 16-bit integers. Raises
         NativeEngineError where graph or kernels cannot be used, ModelFileError.
         """
-        from cortex_embed.kernels import load
+        from cortex_embed.kernels import best, load
         from cortex_embed.kernels.binding import aligned
 
-        self._kernels = load() if kernels is None else kernels
         self._threads = threads
         self._team: Team | None = None
         self._workspaces = _Workspaces()
@@ -72,6 +71,7 @@ class NativeEngine:
         if in_int16:
             _must_become_integers(encoder)
         precision = "int16" if in_int16 else "int8" if encoder.is_quantized else "fp32"
+        self._kernels = load(best(precision)) if kernels is None else kernels
         if encoder.hidden != dimensions:
             raise ModelFileError(
                 f"{model} gives {encoder.hidden} dimensions, not {dimensions}. "

@@ -42,7 +42,7 @@ class Profiled(Peer):
 
         artifact = load_artifact(Path(model["artifact"]))
         precision = options["precision"]
-        best = kernels.load()
+        best = kernels.load(kernels.best(precision))
         self._engine = NativeEngine(
             artifact.graph_for(precision),
             dimensions=artifact.spec.dimensions,
