@@ -48,6 +48,7 @@ Flags = tuple[str, ...]
 SOURCES: dict[str, dict[str, Flags]] = {
     "x64": {
         "kernels.c": (),
+        "queue.c": (),
         "avx2.c": _AVX2,
         "avx_vnni.c": (*_AVX2, "-mavxvnni", *_DOT),
         "avx512.c": _AVX512,
@@ -55,7 +56,7 @@ SOURCES: dict[str, dict[str, Flags]] = {
         "amx.c": (*_AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", *_DOT),
     },
     # zig's -march knows no `armv8.2-a`, and v8.2 as a whole is more than the check asks for.
-    "arm64": {"kernels.c": (), "neon_dot.c": ("-mcpu=generic+dotprod",)},
+    "arm64": {"kernels.c": (), "queue.c": (), "neon_dot.c": ("-mcpu=generic+dotprod",)},
 }
 # No contraction: a sum that one processor's compiler fuses and another's does not would give
 # other bits.
@@ -70,7 +71,7 @@ COMMON = (
 _ARCHES = {"x64": "x86_64", "arm64": "aarch64"}
 _ABIS = {"linux": "linux-gnu.{}", "macos": "macos.{}", "windows": "windows-gnu"}
 LINK = {
-    "linux": ("-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--build-id=none"),
+    "linux": ("-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--build-id=none", "-lpthread"),
     "macos": ("-Wl,-dead_strip",),
     # A hash in the place of the moment.
     "windows": ("-Wl,/Brepro",),

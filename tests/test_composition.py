@@ -11,6 +11,7 @@ from cortex_embed.composition import build_service, locate_model, locate_models
 from cortex_embed.config import Settings
 from cortex_embed.domain import EmbedRequest
 from cortex_embed.errors import ModelFileError, ModelNotFoundError, UsageError
+from cortex_embed.kernels import best
 from tests.models_fixtures import with_other_graph
 
 if TYPE_CHECKING:
@@ -76,14 +77,17 @@ def test_the_engine_is_announced_and_told_to_clients(
 ) -> None:
     if not kernel_sets:
         pytest.skip("this processor has none of the instruction sets")
-    name, best = str(kernel_mean.directory), kernels.best("int8", kernel_sets)
-    for settings, engine, reason in (
-        (Settings(precision="int8"), "native", best),
-        (Settings(), "native", best),
-        (Settings(engine="native"), "native", best),
-        (Settings(precision="int8", engine="onnxruntime"), "onnxruntime", ""),
+    name = str(kernel_mean.directory)
+    for settings, engine in (
+        (Settings(precision="int8"), "native"),
+        (Settings(precision="fp32"), "native"),
+        (Settings(), "native"),
+        (Settings(engine="native"), "native"),
+        (Settings(precision="int8", engine="onnxruntime"), "onnxruntime"),
     ):
         model = locate_model(settings, name).model
+        instructions = best(model.facts["precision"], kernel_sets)
+        reason = instructions if engine == "native" else ""
         assert (model.facts["engine"], model.facts["engine_reason"]) == (engine, reason)
         assert f"engine {engine}" in model.origin
     fingerprints = {

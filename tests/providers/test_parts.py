@@ -12,6 +12,7 @@ import pytest
 
 from cortex_embed.errors import OverloadedError
 from cortex_embed.providers import parts
+from cortex_embed.providers.runs import ThreadedRuns
 from tests.providers.test_local import embed, loaded
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ async def test_a_large_request_is_computed_while_it_is_tokenized(
         assert provider._tokenizer is not None
         monkeypatch.setattr(parts, "SLICE_CHARS", sum(map(len, texts)) // 6)
         assert provider._batcher is not None
-        encode, run = provider._tokenizer.encode, provider._batcher._run
+        runs = provider._batcher._runs
+        assert isinstance(runs, ThreadedRuns)
+        encode, run = provider._tokenizer.encode, runs._call
         computed, ran = [0], list[int]()
 
         def counted(ids: list[Any]) -> Any:
@@ -50,7 +53,7 @@ async def test_a_large_request_is_computed_while_it_is_tokenized(
             time.sleep(0.05)  # the tiny model needs less for all it has
             return encode(*args, **options)
 
-        monkeypatch.setattr(provider._batcher, "_run", counted)
+        monkeypatch.setattr(runs, "_call", counted)
         monkeypatch.setattr(provider._tokenizer, "encode", noted)
         together = await embed(provider, *texts)
     assert len(ran) >= 6
@@ -76,8 +79,10 @@ async def test_a_large_request_is_refused_or_left_as_a_whole(
         assert batcher is not None
         monkeypatch.setattr(parts, "SLICE_CHARS", 200)
         gate = threading.Event()
-        run = batcher._run
-        monkeypatch.setattr(batcher, "_run", lambda ids: gate.wait(10) and run(ids))
+        runs = batcher._runs
+        assert isinstance(runs, ThreadedRuns)
+        run = runs._call
+        monkeypatch.setattr(runs, "_call", lambda ids: gate.wait(10) and run(ids))
         monkeypatch.setattr(batcher, "_max_queue_tokens", 300)
         # Larger than the bound, which an empty queue must take.
         first = asyncio.create_task(embed(provider, *texts))

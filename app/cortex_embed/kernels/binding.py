@@ -7,6 +7,7 @@ it passes on: ids and lengths are the caller's to check, since C reads memory by
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 5
+ABI = 6
+HAS_QUEUE = sys.platform != "win32"
+"""Whether there is the queue of runs: it tells of them by a file descriptor, which no event loop
+of Windows can wait on."""
+_POINTER = ctypes.c_void_p
+_QUEUE = (
+    ("ck_queue_new", _POINTER, [ctypes.c_int32]),
+    ("ck_queue_free", None, [_POINTER]),
+    ("ck_serve", None, [_POINTER]),
+    ("ck_close", None, [_POINTER]),
+    ("ck_submit", None, [_POINTER, _POINTER]),
+    ("ck_offer", _POINTER, [_POINTER, _POINTER]),
+    ("ck_has_offer", ctypes.c_int32, [_POINTER]),
+    ("ck_nanoseconds", ctypes.c_int64, [_POINTER]),
+)
 _Fields = list[tuple[str, Any]]
 
 
@@ -94,6 +109,22 @@ class Team(ctypes.Structure):
     ]
 
 
+class Work(ctypes.Structure):
+    """`ck_work`, made of addresses; `nanoseconds` is read by its function, and `after` by none."""
+
+    _fields_: ClassVar[_Fields] = [
+        ("model", ctypes.c_void_p),
+        ("ids", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+        ("texts", ctypes.c_int64),
+        ("out", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
+        ("goes_on", ctypes.c_int64),
+        ("nanoseconds", ctypes.c_int64),
+        ("after", ctypes.c_void_p),
+    ]
+
+
 @cache
 def functions(library: Path) -> Any:
     """The library at `library`, loaded once, its functions typed.
@@ -121,6 +152,7 @@ def functions(library: Path) -> Any:
             ("ck_pack", None, [ctypes.POINTER(Model), pointer]),
             ("ck_workspace_bytes", size, [ctypes.POINTER(Model), i64, i64, i64, i32]),
             ("ck_run", None, [pointer, pointer, pointer, i64, pointer, pointer, pointer, i32]),
+            *(_QUEUE if HAS_QUEUE else ()),
         ):
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
@@ -135,7 +167,8 @@ class Kernels:
     def __init__(self, library: Any, isa: int) -> None:
         from cortex_embed.kernels import INSTRUCTION_SETS
 
-        self._library = library
+        self.library = library
+        """Its functions, typed: those that know no instruction set are called here."""
         self.isa = isa
         self.name = INSTRUCTION_SETS[isa]
         self.run = library.ck_run
@@ -143,20 +176,20 @@ class Kernels:
 
     def packed_bytes(self, shape: Shape) -> int:
         """Bytes of the packed weights. Raises NativeEngineError for a shape it cannot run."""
-        size = int(self._library.ck_packed_bytes(shape, self.isa))
+        size = int(self.library.ck_packed_bytes(shape, self.isa))
         if not size:
             raise NativeEngineError("the kernels do not run a model of its shape")
         return size
 
     def pack(self, model: Model, packed: NDArray[np.uint8]) -> None:
         """Rearrange the weights of `model` into `packed`, aligned to 64 bytes."""
-        self._library.ck_pack(model, packed.ctypes.data)
+        self.library.ck_pack(model, packed.ctypes.data)
 
     def workspace_bytes(
         self, model: Model, *, tokens: int, texts: int, longest: int, ranks: int
     ) -> int:
         """Bytes that a run of that size needs. It reads nothing of `model` but shape and isa."""
-        return int(self._library.ck_workspace_bytes(model, tokens, texts, longest, ranks))
+        return int(self.library.ck_workspace_bytes(model, tokens, texts, longest, ranks))
 
 
 def aligned(size: int) -> NDArray[np.uint8]:

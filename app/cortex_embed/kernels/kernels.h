@@ -17,7 +17,7 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 5
+#define CK_ABI 6
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_AMX = 4, CK_NEON_DOT = 5, CK_ISAS = 6 };
@@ -95,5 +95,36 @@ CK_API int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t
  * finds nothing to do, and touches nothing else. */
 CK_API void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets,
                    int64_t texts, float *out, void *workspace, ck_team *team, int32_t rank);
+
+/* Not on Windows: runs that threads take by themselves, one thread each, whoever holds the caller's
+ * locks meanwhile. */
+typedef struct ck_work {
+    const ck_model *model;
+    const int64_t *ids, *offsets; /* and the rest: as ck_run has them */
+    int64_t texts;
+    float *out;
+    void *workspace;
+    int64_t goes_on;      /* whether the thread that ran it takes what is offered */
+    int64_t nanoseconds;  /* that it took; 0 until it is done, and `out` is complete */
+    struct ck_work *after;
+} ck_work;
+
+typedef struct ck_queue ck_queue;
+
+/* After each run a byte is written to the file descriptor `told`. NULL where there is no memory. */
+CK_API ck_queue *ck_queue_new(int32_t told);
+/* Once no thread serves it. */
+CK_API void ck_queue_free(ck_queue *queue);
+/* Run what is submitted, in order, until the queue is closed and empty. */
+CK_API void ck_serve(ck_queue *queue);
+CK_API void ck_close(ck_queue *queue);
+/* Have the next free thread run `work`, which stays where it is until it is done. */
+CK_API void ck_submit(ck_queue *queue, ck_work *work);
+/* Have `work` lie ready for a thread that has just run another; NULL takes back what lies there.
+ * What lay there comes back; NULL if a thread has it. */
+CK_API ck_work *ck_offer(ck_queue *queue, ck_work *work);
+/* Whether something lies ready; and `nanoseconds`, as it has to be read while a thread may write it. */
+CK_API int32_t ck_has_offer(ck_queue *queue);
+CK_API int64_t ck_nanoseconds(const ck_work *work);
 
 #endif

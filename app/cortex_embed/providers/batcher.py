@@ -4,7 +4,8 @@ The one place that holds live state between requests. There is no timer: a free 
 takes what is there at once, and what arrives while all are busy is coalesced into the next
 micro-batch, so waiting costs nothing when idle and batches grow with load. While much waits, the
 next micro-batch lies ready for whichever thread is done first: a thread that had to wait for the
-event loop between two of them would be idle for a twentieth of its time.
+event loop between two of them would be idle for a twentieth of its time. The native engine's
+threads do not even wait for the interpreter (`run_queue`).
 
 Two lanes: short requests (interactive) overtake bulk, and while bulk keeps every thread
 busy they have one thread more to themselves; bulk is never starved, since it gets every
@@ -21,7 +22,6 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -29,6 +29,7 @@ import msgspec
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
 from cortex_embed.metrics import Metrics
 from cortex_embed.providers.lanes import Entry, Job, Lane
+from cortex_embed.providers.runs import ThreadedRuns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cortex_embed.domain import Priority
+    from cortex_embed.providers.runs import Call, Run, Runs
     from cortex_embed.vectors import Vectors
 
     Ids = NDArray[np.int64]
-    Run = Callable[[list[Ids]], Vectors]
-    """Token ids of b texts to float32 [b, dimensions]; called in threads."""
+    Kind = Literal["express", "bulk", "interactive"]
 
 _INTERACTIVE_TOKENS = 128
 """A request of up to so many tokens is interactive: a question, not a document."""
@@ -54,13 +55,11 @@ run costs the same however short it is (the weights are read once a run)."""
 
 
 class _Batch(msgspec.Struct, eq=False):
-    """Texts of one run, `kind` being what counts them. `seconds` and `outcome` are the thread's."""
+    """Texts of one run, `kind` being what counts them."""
 
     entries: list[Entry]
-    kind: Literal["express", "bulk", "interactive"]
+    kind: Kind
     run: Run
-    seconds: float = 0.0
-    outcome: Vectors | Exception | None = None
 
 
 class Batched(msgspec.Struct, frozen=True):
@@ -77,24 +76,25 @@ class MicroBatcher:
     `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
     threads, for when there is nothing else to do. Where runs are `padded`, texts of like length
     share one; otherwise those that came next to each other. `when_idle` is called in a thread
-    when much work has come to its end. Create it inside the event loop.
+    when much work has come to its end. `queue` makes the queue that runs go by, given how many
+    threads it has and what to call when runs are done; without one, threads of ours call `run`.
+    Create it inside the event loop.
     """
 
     def __init__(
         self,
-        run: Run,
+        run: Call,
         *,
         dimensions: int,
         workers: int,
         max_batch_tokens: int,
         max_queue_tokens: int,
-        run_alone: Run | None = None,
+        run_alone: Call | None = None,
         padded: bool = True,
         when_idle: Callable[[], object] | None = None,
         metrics: Metrics | None = None,
+        queue: Callable[[int, Callable[[], object]], Runs | None] | None = None,
     ) -> None:
-        self._run = run
-        self._run_alone = run_alone or run
         self._when_idle = when_idle
         self._tokens_since_idle = 0
         self._resting: asyncio.Future[object] | None = None
@@ -108,7 +108,8 @@ class MicroBatcher:
         self._jobs: set[Job] = set()
         self._again: deque[list[Entry]] = deque()
         self._ready: deque[_Batch] = deque()
-        """Counted as busy once a thread has taken it; threads take, only the event loop puts."""
+        """What is offered to the threads, and counted as busy once one has taken it."""
+        self._running: list[_Batch] = []
         self._since_bulk = 0
         self._workers = workers
         self._busy = 0
@@ -119,6 +120,10 @@ class MicroBatcher:
         self._pool = ThreadPoolExecutor(workers + 1, thread_name_prefix="engine")
         self._metrics = metrics or Metrics()
         self._metrics.watch(self.backlog)
+        called = ThreadedRuns(run, self._pool, self._hear)
+        self._alone = called.calling(run_alone or run)
+        queued = queue(workers + 1, self._hear) if queue is not None else None
+        self._runs: Runs = queued or called
 
     @property
     def queued_tokens(self) -> int:
@@ -188,7 +193,11 @@ class MicroBatcher:
         """Give every free thread a micro-batch. Called whenever one may have become possible."""
         while self._busy < self._workers:
             if self._ready:  # put there just when the last thread had found nothing
-                self._submit(self._ready.popleft())
+                batch = self._ready.popleft()
+                if self._runs.take_back():
+                    self._submit(self._runs, batch)
+                else:
+                    self._begun(batch)
                 continue
             entries = self._retry() or self._next()
             if not entries:
@@ -209,7 +218,10 @@ class MicroBatcher:
         if self._again or grown or (bulk.buckets and not interactive.buckets):
             entries = self._retry() or self._next()
             if entries:
-                self._ready.append(_Batch(entries, entries[0].job.lane, self._run))
+                batch = self._prepared(self._runs, entries, entries[0].job.lane)
+                if batch is not None:
+                    self._ready.append(batch)
+                    self._runs.offer(batch.run)
 
     def _retry(self) -> list[Entry]:
         """One request's part of a micro-batch that failed, unless its waiter has gone."""
@@ -233,61 +245,67 @@ class MicroBatcher:
 
     def _start(self, entries: list[Entry], *, express: bool) -> None:
         alone = len(entries) == 1 and not self._busy and not self.queued_tokens
-        run = self._run_alone if alone else self._run
-        self._submit(_Batch(entries, "express" if express else entries[0].job.lane, run))
+        runs = self._alone if alone else self._runs
+        batch = self._prepared(runs, entries, "express" if express else entries[0].job.lane)
+        if batch is not None:
+            self._submit(runs, batch)
 
-    def _submit(self, batch: _Batch) -> None:
-        self._begun(batch, time.perf_counter())
-        self._pool.submit(self._work, batch)
+    def _prepared(self, runs: Runs, entries: list[Entry], kind: Kind) -> _Batch | None:
+        """None where that failed."""
+        try:
+            return _Batch(entries, kind, runs.prepare([e.ids for e in entries]))
+        except Exception as why:  # whatever it is, the waiters must hear of it
+            self._loop.call_soon(self._settle_failure, entries, why)
+            return None
 
-    def _begun(self, batch: _Batch, started: float) -> None:
+    def _submit(self, runs: Runs, batch: _Batch) -> None:
+        self._begun(batch)
+        runs.submit(batch.run, goes_on=batch.kind != "express")
+
+    def _begun(self, batch: _Batch) -> None:
+        """A thread has `batch`, or will have it at once."""
+        started = time.perf_counter()
         for entry in batch.entries:
             if entry.job.started_at is None:
                 entry.job.started_at = started
         self._count(batch.kind, 1)
+        self._running.append(batch)
 
-    def _work(self, batch: _Batch) -> None:
-        """In a thread: this micro-batch, and the next ones for as long as some lie ready."""
-        following: _Batch | None = batch
-        while following is not None:
-            batch, following = following, None
-            started = time.perf_counter()
-            try:
-                batch.outcome = batch.run([e.ids for e in batch.entries])
-            except Exception as why:  # whatever the runtime raises, its waiters must hear of it
-                batch.outcome = why
-            batch.seconds = time.perf_counter() - started
-            if batch.kind != "express" and not isinstance(batch.outcome, Exception):
-                with suppress(IndexError):  # there is none, or another thread was faster
-                    following = self._ready.popleft()
-            self._loop.call_soon_threadsafe(self._finished, batch, following)
-
-    def _count(self, kind: Literal["express", "bulk", "interactive"], change: int) -> None:
+    def _count(self, kind: Kind, change: int) -> None:
         if kind == "express":
             self._express_busy = change > 0
             return
         self._busy += change
         self._busy_with_bulk += change if kind == "bulk" else 0
 
-    def _finished(self, batch: _Batch, following: _Batch | None) -> None:
-        """`batch` is done, and its thread is at `following` by now."""
+    def _hear(self) -> None:
+        """Runs are done, and perhaps the one that lay ready is taken."""
+        if self._ready and not self._runs.has_offer:
+            self._begun(self._ready.popleft())
+        for batch in [one for one in self._running if one.run.seconds]:
+            self._running.remove(batch)
+            self._finished(batch)
+
+    def _finished(self, batch: _Batch) -> None:
         self._count(batch.kind, -1)
-        if following is not None:
-            self._begun(following, time.perf_counter())
-        entries, outcome = batch.entries, batch.outcome
+        entries, outcome, seconds = batch.entries, batch.run.outcome, batch.run.seconds
+        batch.run.release()
         shape = getattr(outcome, "shape", None)
         if not isinstance(outcome, Exception) and shape != (len(entries), self._dimensions):
             outcome = EngineError(
                 f"The engine gave vectors of shape {shape} for {len(entries)} texts."
             )
         if outcome is None or isinstance(outcome, Exception):
-            self._after_failure(entries, outcome or EngineError("The engine gave nothing."))
-            self._dispatch()
+            self._settle_failure(entries, outcome or EngineError("The engine gave nothing."))
         else:
             self._dispatch()  # first, or a thread would wait for those who are told
-            self._metrics.ran([e.length for e in entries], batch.seconds)
-            self._settle(entries, outcome, batch.seconds)
+            self._metrics.ran([e.length for e in entries], seconds)
+            self._settle(entries, outcome, seconds)
         self._rest(sum(e.length for e in entries))
+
+    def _settle_failure(self, entries: list[Entry], why: Exception) -> None:
+        self._after_failure(entries, why)
+        self._dispatch()
 
     def _rest(self, tokens: int) -> None:
         """After much work and with none left, let memory go: not after every question."""
@@ -326,9 +344,10 @@ class MicroBatcher:
     def _drop_ready(self) -> None:
         """Forget what lies ready and nobody waits for."""
         for batch in list(self._ready):
-            if all(e.job.done.done() for e in batch.entries):
-                with suppress(ValueError):  # a thread has it
-                    self._ready.remove(batch)
+            nobody = all(e.job.done.done() for e in batch.entries)
+            if nobody and self._runs.take_back():  # otherwise a thread has it
+                self._ready.remove(batch)
+                batch.run.release()
 
     async def close(self) -> None:
         """Refuse what is new, finish what is queued, stop the threads."""
@@ -338,4 +357,6 @@ class MicroBatcher:
             await asyncio.wait(waiting)
         # A run whose request was cancelled may still be under way.
         await self._loop.run_in_executor(None, self._pool.shutdown)
+        await self._loop.run_in_executor(None, self._runs.close)
+        self._runs.release()
         self._metrics.forget(self.backlog)

@@ -35,6 +35,8 @@ class Engine:
 
     PADS = True
     """Every text of a run costs as much as its longest."""
+    queue = None
+    """Its runs need the interpreter."""
 
     def __init__(
         self, model: Path, *, dimensions: int, threads: int = 1, prepack: bool = True

@@ -150,6 +150,7 @@ class LocalProvider:
             max_queue_tokens=self._max_queue_tokens,
             when_idle=partial(_rest, engine),
             metrics=self._metrics,
+            queue=engine.queue,
         )
         self._states = self._state_runner(size.max_batch_tokens)
 

@@ -115,9 +115,9 @@ def fit(
 def within(room: int, run: RunBytes, longest: int, *, workers: int, max_batch_tokens: int) -> Fit:
     """The most whose runs stay within `room` bytes, which is enough for one text."""
     least = run(longest, longest)
-    # One worker more than asked for: the thread that short requests have to themselves.
-    workers = max(1, min(workers, room // least - 1))
-    share = room // (workers + 1) if room // least > 1 else room
+    # Two more than workers: the thread that short requests have to themselves, and what lies ready.
+    workers = max(1, min(workers, room // least - 2))
+    share = room // (workers + 2) if room // least > 1 else room
     more = range(longest + 1, max_batch_tokens + 1)
     fitting = bisect_right(more, share, key=lambda tokens: run(tokens, longest))
     return Fit(workers, longest + fitting)

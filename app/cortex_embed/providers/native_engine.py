@@ -8,13 +8,14 @@ that it has not checked, since they read memory by them.
 from __future__ import annotations
 
 import mmap
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
 from cortex_embed.models.encoder_graph import read_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cortex_embed.kernels import binding
     from cortex_embed.kernels.binding import Kernels
     from cortex_embed.models import encoder_graph as graphs
+    from cortex_embed.providers.run_queue import NativeRun, RunQueue
     from cortex_embed.providers.team import Team
     from cortex_embed.vectors import Vectors
 
@@ -120,6 +122,38 @@ class NativeEngine:
         """The same on all threads: for when nothing else is to be done."""
         return self._run(batch, self._team)
 
+    def queue(self, threads: int, told: Callable[[], object]) -> RunQueue | None:
+        """For runs on so many threads, one each; None where the system has no means.
+
+        Call it inside the event loop, where `told` is called when runs are done. Raises
+        EngineError.
+        """
+        from cortex_embed.kernels.binding import HAS_QUEUE
+        from cortex_embed.providers.run_queue import RunQueue
+
+        if not HAS_QUEUE:
+            return None
+        return RunQueue(self._kernels.library, self._prepare, threads, told)
+
+    def _prepare(self, batch: Sequence[Ids]) -> NativeRun:
+        """As `run`, but laid out only. Raises EngineError."""
+        import ctypes
+
+        import numpy as np
+
+        from cortex_embed.kernels.binding import Work
+        from cortex_embed.providers.run_queue import NativeRun
+
+        ids, offsets, size = self._laid_out(batch, ranks=1)
+        out = np.empty((len(batch), self._dimensions), dtype=np.float32)
+        workspace = self._workspaces.take(size)
+        work = Work(
+            ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
+            out.ctypes.data, workspace.ctypes.data,
+        )  # fmt: skip
+        release = partial(self._workspaces.put, workspace)
+        return NativeRun(self._kernels.library, work, out, (ids, offsets, self._model), release)
+
     def trim(self) -> None:
         """Give up the buffers that no run uses."""
         self._workspaces.clear()
@@ -137,16 +171,8 @@ class NativeEngine:
 
         from cortex_embed.kernels.binding import Team as Meeting
 
-        lengths = [len(ids) for ids in batch]
-        ids, offsets = self._laid_out(batch, lengths)
+        ids, offsets, size = self._laid_out(batch, ranks=1 if team is None else self._threads)
         out = np.empty((len(batch), self._dimensions), dtype=np.float32)
-        size = self._kernels.workspace_bytes(
-            self._model,
-            tokens=len(ids),
-            texts=len(batch),
-            longest=max(lengths),
-            ranks=1 if team is None else self._threads,
-        )
         workspace = self._workspaces.take(size)
         try:
             work = _Work(
@@ -168,10 +194,12 @@ class NativeEngine:
 
         self._kernels.run(*work.addresses, ctypes.addressof(work.meeting), rank)
 
-    def _laid_out(self, batch: Sequence[Ids], lengths: list[int]) -> tuple[Ids, Ids]:
-        """All ids one text after the other, and where each begins; int64 both, checked."""
+    def _laid_out(self, batch: Sequence[Ids], ranks: int) -> tuple[Ids, Ids, int]:
+        """All ids one text after the other, and where each begins; int64 both, checked. And the
+        bytes that a run of them on so many threads needs."""
         import numpy as np
 
+        lengths = [len(ids) for ids in batch]
         if not lengths or min(lengths) < 1 or max(lengths) > self._positions:
             raise EngineError(
                 f"Texts of {min(lengths, default=0)} to {max(lengths, default=0)} tokens reached "
@@ -186,7 +214,10 @@ class NativeEngine:
                 f"Token ids {ids.min()} to {ids.max()} of shape {ids.shape} reached the engine; it "
                 f"has {self._vocabulary} of them, from 0."
             )
-        return ids, offsets
+        size = self._kernels.workspace_bytes(
+            self._model, tokens=len(ids), texts=len(batch), longest=max(lengths), ranks=ranks
+        )
+        return ids, offsets, size
 
 
 class _Work(NamedTuple):

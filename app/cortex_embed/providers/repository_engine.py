@@ -29,6 +29,8 @@ class RepositoryEngine:
     """Does what `Engine` does, for any encoder of token ids."""
 
     PADS = True
+    queue = None
+    """Its runs need the interpreter."""
 
     def __init__(
         self,

@@ -1,0 +1,118 @@
+/* Runs that threads take by themselves: the queue between the one who lays them out and those who
+ * compute. Not for Windows, whose event loops cannot wait on a file descriptor. */
+#if !defined(_WIN32)
+#if defined(__linux__)
+#define _DEFAULT_SOURCE /* clock_gettime */
+#endif
+#include "kernels.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct ck_queue {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    ck_work *first, **end; /* submitted, and no thread has it */
+    ck_work *ready;
+    int32_t told, closed;
+};
+
+ck_queue *ck_queue_new(int32_t told) {
+    ck_queue *q = calloc(1, sizeof *q);
+    if (!q) return NULL;
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->more, NULL);
+    q->end = &q->first;
+    q->told = told;
+    return q;
+}
+
+void ck_queue_free(ck_queue *q) {
+    pthread_cond_destroy(&q->more);
+    pthread_mutex_destroy(&q->lock);
+    free(q);
+}
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+/* A pipe that is full has told its reader enough. */
+static void tell(int32_t told) {
+    while (write(told, "", 1) < 0 && errno == EINTR) continue;
+}
+
+/* `work`, and then what lies ready. */
+static void run_all(ck_queue *q, ck_work *work) {
+    while (work) {
+        int64_t began = now();
+        ck_run(work->model, work->ids, work->offsets, work->texts, work->out, work->workspace, NULL, 0);
+        int64_t took = now() - began;
+        ck_work *taken = NULL;
+        pthread_mutex_lock(&q->lock);
+        if (work->goes_on) {
+            taken = q->ready;
+            q->ready = NULL;
+        }
+        pthread_mutex_unlock(&q->lock);
+        /* From here on `work` is its owner's again. */
+        __atomic_store_n(&work->nanoseconds, took > 0 ? took : 1, __ATOMIC_RELEASE);
+        tell(q->told);
+        work = taken;
+    }
+}
+
+void ck_serve(ck_queue *q) {
+    pthread_mutex_lock(&q->lock);
+    for (;;) {
+        while (!q->first && !q->closed) pthread_cond_wait(&q->more, &q->lock);
+        ck_work *work = q->first;
+        if (!work) break;
+        if (!(q->first = work->after)) q->end = &q->first;
+        pthread_mutex_unlock(&q->lock);
+        run_all(q, work);
+        pthread_mutex_lock(&q->lock);
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
+void ck_close(ck_queue *q) {
+    pthread_mutex_lock(&q->lock);
+    q->closed = 1;
+    pthread_cond_broadcast(&q->more);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void ck_submit(ck_queue *q, ck_work *work) {
+    work->after = NULL;
+    pthread_mutex_lock(&q->lock);
+    *q->end = work;
+    q->end = &work->after;
+    pthread_cond_signal(&q->more);
+    pthread_mutex_unlock(&q->lock);
+}
+
+ck_work *ck_offer(ck_queue *q, ck_work *work) {
+    pthread_mutex_lock(&q->lock);
+    ck_work *was = q->ready;
+    q->ready = work;
+    pthread_mutex_unlock(&q->lock);
+    return was;
+}
+
+int32_t ck_has_offer(ck_queue *q) {
+    pthread_mutex_lock(&q->lock);
+    int32_t has = q->ready != NULL;
+    pthread_mutex_unlock(&q->lock);
+    return has;
+}
+
+int64_t ck_nanoseconds(const ck_work *work) { return __atomic_load_n(&work->nanoseconds, __ATOMIC_ACQUIRE); }
+#else
+typedef int none; /* a file of C has to declare something */
+#endif

@@ -1,0 +1,127 @@
+"""The queue of native runs: that its threads need no interpreter, and end with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from cortex_embed.errors import EngineError
+from cortex_embed.kernels.binding import HAS_QUEUE
+from cortex_embed.providers import run_queue
+from cortex_embed.providers.native_engine import NativeEngine
+from tests.providers.batching import until
+
+if TYPE_CHECKING:
+    from cortex_embed.models.artifact import Artifact
+
+pytestmark = pytest.mark.skipif(not HAS_QUEUE, reason="this system has no queue of native runs")
+
+
+@pytest.fixture
+def engine(kernel_mean: Artifact, kernel_sets: tuple[str, ...]) -> NativeEngine:
+    if not kernel_sets:
+        pytest.skip("this processor has none of the instruction sets")
+    return NativeEngine(kernel_mean.graph_for("int8"), dimensions=kernel_mean.spec.dimensions)
+
+
+def queue_of(engine: NativeEngine, threads: int = 1) -> run_queue.RunQueue:
+    found = engine.queue(threads, lambda: None)
+    assert found is not None
+    return found
+
+
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
+
+
+async def closed(queue: run_queue.RunQueue) -> None:
+    await asyncio.to_thread(queue.close)
+    queue.release()
+
+
+async def test_runs_go_on_while_the_interpreter_is_busy(engine: NativeEngine) -> None:
+    queue = queue_of(engine)
+    first, second = (queue.prepare([np.arange(n, dtype=np.int64)]) for n in (5, 9))
+    queue.offer(second)
+    queue.submit(first, goes_on=True)
+    # A call of PyDLL keeps the interpreter's lock: no thread of Python runs until it returns.
+    ctypes.PyDLL(None).usleep(300_000)
+    assert first.seconds > 0
+    assert second.seconds > 0
+    await closed(queue)
+
+
+async def test_a_batch_that_cannot_be_computed_is_refused(engine: NativeEngine) -> None:
+    queue = queue_of(engine)
+    for wrong in ([], [np.array([10**6])], [np.array([], dtype=np.int64)]):
+        with pytest.raises(EngineError, match="reached the engine"):
+            queue.prepare(wrong)
+    await closed(queue)
+
+
+async def test_workspaces_come_back(engine: NativeEngine) -> None:
+    queue = queue_of(engine)
+    free: list[Any] = engine._workspaces._free
+    for _ in range(5):
+        run = queue.prepare([np.arange(5, dtype=np.int64)])
+        assert free == []
+        queue.submit(run, goes_on=True)
+        await until(lambda run=run: run.seconds > 0)  # type: ignore[misc]
+        run.release()
+        assert len(free) == 1
+    await closed(queue)
+
+
+async def test_nothing_is_left_of_it(engine: NativeEngine) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/dev/fd").iterdir()))
+
+    before = descriptors()
+    for _ in range(3):
+        queue = queue_of(engine, threads=3)
+        assert (descriptors(), len(own_threads())) == (before + 2, 3)
+        await closed(queue)
+        assert (descriptors(), own_threads()) == (before, [])
+
+
+async def test_too_many_threads_say_what_to_do(
+    engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            if started:
+                raise RuntimeError("can't start new thread")
+            started.append(1)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Refused)
+    with pytest.raises(EngineError, match=r"1 of 4 threads could be started .*Lower --threads"):
+        engine.queue(4, lambda: None)
+    assert own_threads() == []
+
+
+def test_a_process_that_does_not_close_it_ends(kernel_mean: Artifact) -> None:
+    program = (
+        "import asyncio, sys\nfrom pathlib import Path\n"
+        "from cortex_embed.providers.native_engine import NativeEngine\n"
+        "async def main():\n"
+        f"    engine = NativeEngine(Path(sys.argv[1]), dimensions={kernel_mean.spec.dimensions})\n"
+        "    queue = engine.queue(2, lambda: None)\n"
+        "    print('made')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(kernel_mean.graph_for("int8"))],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "made\n", "")
