@@ -33,9 +33,8 @@ def engine(kernel_mean: Artifact, kernel_sets: tuple[str, ...]) -> NativeEngine:
 
 
 def queue_of(engine: NativeEngine, threads: int = 1) -> run_queue.RunQueue:
-    found = engine.queue(threads, lambda: None)
-    assert found is not None
-    return found
+    assert engine.queue is not None
+    return engine.queue(threads, lambda: None)
 
 
 def own_threads() -> list[threading.Thread]:
@@ -57,6 +56,41 @@ async def test_runs_go_on_while_the_interpreter_is_busy(engine: NativeEngine) ->
     assert first.seconds > 0
     assert second.seconds > 0
     await closed(queue)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("length", [1, 12, 48])
+async def test_a_text_alone_is_shared_by_all_but_one(
+    threads: int, length: int, kernel_mean: Artifact, engine: NativeEngine
+) -> None:
+    """One thread stays free: for a short request while a long text has the others."""
+    text = np.arange(length, dtype=np.int64)
+    expected = engine.run([text]).tobytes()
+    queue, runs = queue_of(engine, threads + 1), []
+    for _ in range(200):
+        run = queue.prepare([text], alone=True)
+        assert len(run.works) == threads
+        queue.submit(run, goes_on=False)
+        await until(lambda run=run: run.seconds > 0)  # type: ignore[misc]
+        assert run.outcome.tobytes() == expected
+        run.release()
+        runs.append(run)
+    await closed(queue)
+    assert all(run.is_left for run in runs)
+
+
+async def test_one_text_on_many_threads_is_told_once(engine: NativeEngine) -> None:
+    told: list[int] = []
+    assert engine.queue is not None
+    queue = engine.queue(4, lambda: told.append(1))
+    for number in range(50):
+        run = queue.prepare([np.arange(40, dtype=np.int64)], alone=True)
+        queue.submit(run, goes_on=False)
+        await until(lambda number=number: len(told) > number)  # type: ignore[misc]
+        assert run.seconds > 0
+    await asyncio.sleep(0.02)
+    await closed(queue)
+    assert len(told) == 50
 
 
 async def test_a_batch_that_cannot_be_computed_is_refused(engine: NativeEngine) -> None:
@@ -106,7 +140,7 @@ async def test_too_many_threads_say_what_to_do(
 
     monkeypatch.setattr(threading, "Thread", Refused)
     with pytest.raises(EngineError, match=r"1 of 4 threads could be started .*Lower --threads"):
-        engine.queue(4, lambda: None)
+        queue_of(engine, 4)
     assert own_threads() == []
 
 

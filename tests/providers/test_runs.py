@@ -55,10 +55,9 @@ class Heard:
 
 def made(kind: str, engine: NativeEngine, threads: int, told: Callable[[], object]) -> Runs:
     if kind == "threads":
-        return ThreadedRuns(engine.run, ThreadPoolExecutor(threads), told)
-    found = engine.queue(threads, told)
-    assert found is not None
-    return found
+        return ThreadedRuns(engine.run, engine.run, ThreadPoolExecutor(threads), told)
+    assert engine.queue is not None
+    return engine.queue(threads, told)
 
 
 @asynccontextmanager
@@ -155,7 +154,7 @@ async def test_a_function_that_fails_is_an_outcome_and_the_offer_stays() -> None
         raise RuntimeError("poisoned")
 
     heard = Heard()
-    runs = ThreadedRuns(fails, ThreadPoolExecutor(1), heard)
+    runs = ThreadedRuns(fails, fails, ThreadPoolExecutor(1), heard)
     first, second = runs.prepare([text(1)]), runs.prepare([text(2)])
     runs.offer(second)
     runs.submit(first, goes_on=True)

@@ -53,6 +53,7 @@ _DEFINED = {
     "avx512_vnni.c": ("__AVX512F__", "__AVX512BW__", "__AVX512VNNI__"),
     "amx.c": ("__AVX512VNNI__", "__AMX_TILE__", "__AMX_INT8__"),
     "neon_dot.c": ("__ARM_FEATURE_DOTPROD",),
+    "queue.c": (),
 }
 
 

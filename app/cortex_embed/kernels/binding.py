@@ -106,6 +106,7 @@ class Team(ctypes.Structure):
         ("ranks", ctypes.c_int64),
         ("done", ctypes.c_int64),
         ("next", ctypes.c_int64),
+        ("returned", ctypes.c_int64),
     ]
 
 
@@ -120,6 +121,8 @@ class Work(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("workspace", ctypes.c_void_p),
         ("goes_on", ctypes.c_int64),
+        ("team", ctypes.c_void_p),
+        ("rank", ctypes.c_int64),
         ("nanoseconds", ctypes.c_int64),
         ("after", ctypes.c_void_p),
     ]

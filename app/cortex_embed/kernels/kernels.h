@@ -73,7 +73,7 @@ typedef struct {
 /* One run split over several threads: `ranks` is how many there are at most, the rest is zero
  * before the run. Each takes work as it comes, so none waits for one that is not running. */
 typedef struct {
-    int64_t ranks, done, next;
+    int64_t ranks, done, next, returned;
 } ck_team;
 
 CK_API int32_t ck_abi(void);
@@ -105,13 +105,16 @@ typedef struct ck_work {
     float *out;
     void *workspace;
     int64_t goes_on;      /* whether the thread that ran it takes what is offered */
+    ck_team *team;        /* NULL: one thread has all of it */
+    int64_t rank;
     int64_t nanoseconds;  /* that it took; 0 until it is done, and `out` is complete */
     struct ck_work *after;
 } ck_work;
 
 typedef struct ck_queue ck_queue;
 
-/* After each run a byte is written to the file descriptor `told`. NULL where there is no memory. */
+/* After each run a byte is written to the file descriptor `told`: of a team's, by who returns first,
+ * while the others still read `offsets` and `team`. NULL where there is no memory. */
 CK_API ck_queue *ck_queue_new(int32_t told);
 /* Once no thread serves it. */
 CK_API void ck_queue_free(ck_queue *queue);

@@ -51,7 +51,8 @@ static void tell(int32_t told) {
 static void run_all(ck_queue *q, ck_work *work) {
     while (work) {
         int64_t began = now();
-        ck_run(work->model, work->ids, work->offsets, work->texts, work->out, work->workspace, NULL, 0);
+        ck_run(work->model, work->ids, work->offsets, work->texts, work->out, work->workspace, work->team,
+               (int32_t)work->rank);
         int64_t took = now() - began;
         ck_work *taken = NULL;
         pthread_mutex_lock(&q->lock);
@@ -60,9 +61,11 @@ static void run_all(ck_queue *q, ck_work *work) {
             q->ready = NULL;
         }
         pthread_mutex_unlock(&q->lock);
+        /* Of a team the first one's return is news. */
+        int is_news = !work->team || !__atomic_fetch_add(&work->team->returned, 1, __ATOMIC_ACQ_REL);
         /* From here on `work` is its owner's again. */
         __atomic_store_n(&work->nanoseconds, took > 0 ? took : 1, __ATOMIC_RELEASE);
-        tell(q->told);
+        if (is_news) tell(q->told);
         work = taken;
     }
 }

@@ -93,7 +93,7 @@ class MicroBatcher:
         padded: bool = True,
         when_idle: Callable[[], object] | None = None,
         metrics: Metrics | None = None,
-        queue: Callable[[int, Callable[[], object]], Runs | None] | None = None,
+        queue: Callable[[int, Callable[[], object]], Runs] | None = None,
     ) -> None:
         self._when_idle = when_idle
         self._tokens_since_idle = 0
@@ -120,10 +120,11 @@ class MicroBatcher:
         self._pool = ThreadPoolExecutor(workers + 1, thread_name_prefix="engine")
         self._metrics = metrics or Metrics()
         self._metrics.watch(self.backlog)
-        called = ThreadedRuns(run, self._pool, self._hear)
-        self._alone = called.calling(run_alone or run)
-        queued = queue(workers + 1, self._hear) if queue is not None else None
-        self._runs: Runs = queued or called
+        self._runs: Runs = (
+            queue(workers + 1, self._hear)
+            if queue is not None
+            else ThreadedRuns(run, run_alone or run, self._pool, self._hear)
+        )
 
     @property
     def queued_tokens(self) -> int:
@@ -195,7 +196,7 @@ class MicroBatcher:
             if self._ready:  # put there just when the last thread had found nothing
                 batch = self._ready.popleft()
                 if self._runs.take_back():
-                    self._submit(self._runs, batch)
+                    self._submit(batch)
                 else:
                     self._begun(batch)
                 continue
@@ -218,7 +219,7 @@ class MicroBatcher:
         if self._again or grown or (bulk.buckets and not interactive.buckets):
             entries = self._retry() or self._next()
             if entries:
-                batch = self._prepared(self._runs, entries, entries[0].job.lane)
+                batch = self._prepared(entries, entries[0].job.lane)
                 if batch is not None:
                     self._ready.append(batch)
                     self._runs.offer(batch.run)
@@ -245,22 +246,22 @@ class MicroBatcher:
 
     def _start(self, entries: list[Entry], *, express: bool) -> None:
         alone = len(entries) == 1 and not self._busy and not self.queued_tokens
-        runs = self._alone if alone else self._runs
-        batch = self._prepared(runs, entries, "express" if express else entries[0].job.lane)
+        kind: Kind = "express" if express else entries[0].job.lane
+        batch = self._prepared(entries, kind, alone=alone)
         if batch is not None:
-            self._submit(runs, batch)
+            self._submit(batch)
 
-    def _prepared(self, runs: Runs, entries: list[Entry], kind: Kind) -> _Batch | None:
+    def _prepared(self, entries: list[Entry], kind: Kind, *, alone: bool = False) -> _Batch | None:
         """None where that failed."""
         try:
-            return _Batch(entries, kind, runs.prepare([e.ids for e in entries]))
+            return _Batch(entries, kind, self._runs.prepare([e.ids for e in entries], alone=alone))
         except Exception as why:  # whatever it is, the waiters must hear of it
             self._loop.call_soon(self._settle_failure, entries, why)
             return None
 
-    def _submit(self, runs: Runs, batch: _Batch) -> None:
+    def _submit(self, batch: _Batch) -> None:
         self._begun(batch)
-        runs.submit(batch.run, goes_on=batch.kind != "express")
+        self._runs.submit(batch.run, goes_on=batch.kind != "express")
 
     def _begun(self, batch: _Batch) -> None:
         """A thread has `batch`, or will have it at once."""

@@ -133,9 +133,9 @@ class LocalProvider:
         warm_up = tokenizer.encode(["warm-up"], prefix="", truncate="end")
         await asyncio.get_running_loop().run_in_executor(None, engine.run, [warm_up[0].ids])
         self._tokenizer = tokenizer
-        if self._max_memory:
+        if engine.queue is None and self._max_memory:
             engine.widen()  # before what is taken is measured
-        else:
+        elif engine.queue is None:
             loop = asyncio.get_running_loop()
             self._later = loop.call_later(_SETTLED, self._widen, loop, engine)
         size = self._fit()

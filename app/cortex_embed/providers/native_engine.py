@@ -42,7 +42,7 @@ class NativeEngine:
     """One encoder in one instruction set.
 
     A run takes one thread. `run_alone` takes all of them, once `widen` has started those that
-    stand by; they sleep between runs, and end with `close`.
+    stand by; they sleep between runs, and end with `close`. Who has a `queue` needs neither.
     """
 
     PADS = False
@@ -64,7 +64,7 @@ class NativeEngine:
         NativeEngineError where graph or kernels cannot be used, ModelFileError.
         """
         from cortex_embed.kernels import best, load
-        from cortex_embed.kernels.binding import aligned
+        from cortex_embed.kernels.binding import HAS_QUEUE, aligned
 
         self._threads = threads
         self._team: Team | None = None
@@ -87,6 +87,10 @@ class NativeEngine:
         self._packed = aligned(self._kernels.packed_bytes(self._model.shape))
         self._kernels.pack(self._model, self._packed)
         self._model.packed = self._packed.ctypes.data
+        self.queue = self._queue if HAS_QUEUE else None
+        """For runs on so many threads, all of them for a text alone; None where the system has no
+        means. To be called inside the event loop, where the second argument is called when runs
+        are done. Raises EngineError."""
         _let_go(encoder)
 
     def count_ticks(self) -> NDArray[np.uint64]:
@@ -122,37 +126,36 @@ class NativeEngine:
         """The same on all threads: for when nothing else is to be done."""
         return self._run(batch, self._team)
 
-    def queue(self, threads: int, told: Callable[[], object]) -> RunQueue | None:
-        """For runs on so many threads, one each; None where the system has no means.
-
-        Call it inside the event loop, where `told` is called when runs are done. Raises
-        EngineError.
-        """
-        from cortex_embed.kernels.binding import HAS_QUEUE
+    def _queue(self, threads: int, told: Callable[[], object]) -> RunQueue:
         from cortex_embed.providers.run_queue import RunQueue
 
-        if not HAS_QUEUE:
-            return None
         return RunQueue(self._kernels.library, self._prepare, threads, told)
 
-    def _prepare(self, batch: Sequence[Ids]) -> NativeRun:
-        """As `run`, but laid out only. Raises EngineError."""
+    def _prepare(self, batch: Sequence[Ids], threads: int) -> NativeRun:
+        """As `run` on one thread or more, but laid out only. Raises EngineError."""
         import ctypes
 
         import numpy as np
 
+        from cortex_embed.kernels.binding import Team as Meeting
         from cortex_embed.kernels.binding import Work
         from cortex_embed.providers.run_queue import NativeRun
 
-        ids, offsets, size = self._laid_out(batch, ranks=1)
+        ids, offsets, size = self._laid_out(batch, threads)
         out = np.empty((len(batch), self._dimensions), dtype=np.float32)
         workspace = self._workspaces.take(size)
-        work = Work(
-            ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
-            out.ctypes.data, workspace.ctypes.data,
-        )  # fmt: skip
+        meeting = Meeting(ranks=threads)
+        team = ctypes.addressof(meeting) if threads > 1 else None
+        works = [
+            Work(
+                ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
+                out.ctypes.data, workspace.ctypes.data, 0, team, rank,
+            )
+            for rank in range(threads)
+        ]  # fmt: skip
         release = partial(self._workspaces.put, workspace)
-        return NativeRun(self._kernels.library, work, out, (ids, offsets, self._model), release)
+        kept = (ids, offsets, meeting, self._model)
+        return NativeRun(self._kernels.library, works, out, kept, release)
 
     def trim(self) -> None:
         """Give up the buffers that no run uses."""

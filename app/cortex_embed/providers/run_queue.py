@@ -27,20 +27,21 @@ if TYPE_CHECKING:
     from cortex_embed.vectors import Vectors
 
     Ids = NDArray[np.int64]
-    Prepare = Callable[[Sequence[Ids]], "NativeRun"]
+    Prepare = Callable[[Sequence[Ids], int], "NativeRun"]
 
 _TOLD_AT_ONCE = 4096
 
 
 class NativeRun:
-    """Implements `runs.Run`: one call of the kernels, and all that its addresses point to."""
+    """Implements `runs.Run`: calls of the kernels, one for each thread that shares the run, and all
+    that their addresses point to."""
 
-    __slots__ = ("_kept", "_library", "_release", "address", "outcome", "work")
+    __slots__ = ("_kept", "_library", "_release", "addresses", "outcome", "works")
 
     def __init__(
         self,
         library: Any,
-        work: binding.Work,
+        works: Sequence[binding.Work],
         outcome: Vectors,
         kept: tuple[object, ...],
         release: Callable[[], object],
@@ -48,13 +49,18 @@ class NativeRun:
         self._library = library
         self._release = release
         self._kept = kept
-        self.work = work
-        self.address = ctypes.addressof(work)
+        self.works = works
+        self.addresses = [ctypes.addressof(work) for work in works]
         self.outcome = outcome
 
     @property
     def seconds(self) -> float:
-        return float(self._library.ck_nanoseconds(self.address)) / 1e9
+        return float(max(map(self._library.ck_nanoseconds, self.addresses))) / 1e9
+
+    @property
+    def is_left(self) -> bool:
+        """Whether no thread is in it any more: who comes late still reads, and finds nothing."""
+        return all(map(self._library.ck_nanoseconds, self.addresses))
 
     def release(self) -> None:
         self._release()
@@ -63,15 +69,15 @@ class NativeRun:
 class RunQueue:
     """Implements `runs.Runs`, with `threads` of its own.
 
-    `prepare` lays a run out and raises EngineError; `told` is called on the event loop when runs
-    are done. Create it inside the event loop.
+    `prepare` lays a run out for so many threads and raises EngineError; `told` is called on the
+    event loop when runs are done. Create it inside the event loop.
     """
 
     def __init__(
         self, library: Any, prepare: Prepare, threads: int, told: Callable[[], object]
     ) -> None:
         """Start the threads. Raises EngineError where the system gives no more of them."""
-        self.prepare = prepare
+        self._prepare = prepare
         self._library = library
         self._told = told
         self._reader, self._writer = os.pipe()
@@ -81,6 +87,8 @@ class RunQueue:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._reader, self._hear)
         self._threads: list[threading.Thread] = []
+        self._shared: list[NativeRun] = []
+        """Kept for threads that come late."""
         for number in range(threads):
             # Daemons: a process that ends without close() must not wait for them.
             thread = threading.Thread(
@@ -99,13 +107,19 @@ class RunQueue:
                 ) from None
             self._threads.append(thread)
 
+    def prepare(self, batch: Sequence[Ids], *, alone: bool = False) -> NativeRun:
+        return self._prepare(batch, len(self._threads) - 1 if alone else 1)
+
     def submit(self, run: NativeRun, *, goes_on: bool) -> None:
-        run.work.goes_on = goes_on
-        self._library.ck_submit(self._queue, run.address)
+        for work, address in zip(run.works, run.addresses, strict=True):
+            work.goes_on = goes_on
+            self._library.ck_submit(self._queue, address)
+        if len(run.works) > 1:
+            self._shared = [one for one in self._shared if not one.is_left] + [run]
 
     def offer(self, run: NativeRun) -> None:
-        run.work.goes_on = True
-        self._library.ck_offer(self._queue, run.address)
+        run.works[0].goes_on = True
+        self._library.ck_offer(self._queue, run.addresses[0])
 
     def take_back(self) -> bool:
         return self._library.ck_offer(self._queue, None) is not None

@@ -45,8 +45,9 @@ class Runs(Protocol):
     """Threads that compute. All but `close` is called on the event loop, which they tell, by what
     they were made with, whenever a run is done."""
 
-    def prepare(self, batch: list[Ids]) -> Run:
-        """Raises EngineError for a batch that cannot be computed."""
+    def prepare(self, batch: list[Ids], *, alone: bool = False) -> Run:
+        """`alone`: on all threads, since none has anything to do; to be submitted. Raises
+        EngineError for a batch that cannot be computed."""
 
     def submit(self, run: Any, *, goes_on: bool) -> None:
         """For the next free thread, which `goes_on` with what is offered meanwhile, or does not."""
@@ -85,27 +86,25 @@ class CallRun:
 
 
 class ThreadedRuns:
-    """Implements `Runs` by threads of `pool` that call `call`. `told` is called on the event loop,
-    inside which this is to be made. After a run that failed a thread does not go on.
+    """Implements `Runs` by threads of `pool` that call `call`, or `call_alone`, which has means of
+    its own to take more than one.
 
-    What is made by `calling` differs in the function alone: one offer for both.
+    `told` is called on the event loop, inside which this is to be made. After a run that failed a
+    thread does not go on.
     """
 
-    def __init__(self, call: Call, pool: Executor, told: Callable[[], object]) -> None:
+    def __init__(
+        self, call: Call, call_alone: Call, pool: Executor, told: Callable[[], object]
+    ) -> None:
         self._call = call
+        self._call_alone = call_alone
         self._pool = pool
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._ready: deque[CallRun] = deque()  # threads take, only the event loop puts
 
-    def calling(self, call: Call) -> ThreadedRuns:
-        """The same threads, for another function."""
-        other = ThreadedRuns(call, self._pool, self._told)
-        other._ready = self._ready
-        return other
-
-    def prepare(self, batch: list[Ids]) -> CallRun:
-        return CallRun(self._call, batch)
+    def prepare(self, batch: list[Ids], *, alone: bool = False) -> CallRun:
+        return CallRun(self._call_alone if alone else self._call, batch)
 
     def submit(self, run: CallRun, *, goes_on: bool) -> None:
         run.goes_on = goes_on
