@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -147,6 +149,25 @@ async def test_threads_that_wait_take_no_time(kind: str, engine: NativeEngine) -
         before = time.process_time()
         await asyncio.sleep(0.5)
         assert time.process_time() - before < 0.1
+
+
+@both
+async def test_a_closed_batcher_keeps_no_model(kind: str, kernel_mean: Artifact) -> None:
+    """Without waiting for the collector: models are large."""
+    engine = NativeEngine(kernel_mean.graph_for("int8"), dimensions=kernel_mean.spec.dimensions)
+    batcher = MicroBatcher(
+        engine.run, dimensions=64, workers=2, max_batch_tokens=64, max_queue_tokens=100,
+        padded=False, queue=engine.queue if kind == "queue" else None,
+    )  # fmt: skip
+    await batcher.embed([text(1)])
+    await batcher.close()
+    gone = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine, batcher
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_function_that_fails_is_an_outcome_and_the_offer_stays() -> None:

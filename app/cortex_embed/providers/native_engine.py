@@ -64,7 +64,7 @@ class NativeEngine:
         NativeEngineError where graph or kernels cannot be used, ModelFileError.
         """
         from cortex_embed.kernels import best, load
-        from cortex_embed.kernels.binding import HAS_QUEUE, aligned
+        from cortex_embed.kernels.binding import aligned
 
         self._threads = threads
         self._team: Team | None = None
@@ -87,10 +87,6 @@ class NativeEngine:
         self._packed = aligned(self._kernels.packed_bytes(self._model.shape))
         self._kernels.pack(self._model, self._packed)
         self._model.packed = self._packed.ctypes.data
-        self.queue = self._queue if HAS_QUEUE else None
-        """For runs on so many threads, all of them for a text alone; None where the system has no
-        means. To be called inside the event loop, where the second argument is called when runs
-        are done. Raises EngineError."""
         _let_go(encoder)
 
     def count_ticks(self) -> NDArray[np.uint64]:
@@ -125,6 +121,15 @@ class NativeEngine:
     def run_alone(self, batch: Sequence[Ids]) -> Vectors:
         """The same on all threads: for when nothing else is to be done."""
         return self._run(batch, self._team)
+
+    @property
+    def queue(self) -> Callable[[int, Callable[[], object]], RunQueue] | None:
+        """For runs on so many threads, all but one of them for a text alone; None where the system
+        has no means. To be called inside the event loop, where the second argument is called when
+        runs are done. Raises EngineError."""
+        from cortex_embed.kernels.binding import HAS_QUEUE
+
+        return self._queue if HAS_QUEUE else None
 
     def _queue(self, threads: int, told: Callable[[], object]) -> RunQueue:
         from cortex_embed.providers.run_queue import RunQueue

@@ -16,6 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cortex_embed.errors import EngineError
+from cortex_embed.providers import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,13 +78,15 @@ class RunQueue:
         self, library: Any, prepare: Prepare, threads: int, told: Callable[[], object]
     ) -> None:
         """Start the threads. Raises EngineError where the system gives no more of them."""
-        self._prepare = prepare
+        self._prepare: Callable[..., Any] = prepare
         self._library = library
-        self._told = told
+        self._told: Callable[[], object] = told
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._queue = library.ck_queue_new(self._writer)
+        if not self._queue:
+            raise MemoryError
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._reader, self._hear)
         self._threads: list[threading.Thread] = []
@@ -108,7 +111,8 @@ class RunQueue:
             self._threads.append(thread)
 
     def prepare(self, batch: Sequence[Ids], *, alone: bool = False) -> NativeRun:
-        return self._prepare(batch, len(self._threads) - 1 if alone else 1)
+        found: NativeRun = self._prepare(batch, len(self._threads) - 1 if alone else 1)
+        return found
 
     def submit(self, run: NativeRun, *, goes_on: bool) -> None:
         for work, address in zip(run.works, run.addresses, strict=True):
@@ -142,3 +146,4 @@ class RunQueue:
         os.close(self._reader)
         os.close(self._writer)
         self._library.ck_queue_free(self._queue)
+        self._told = self._prepare = runs.nothing  # they hold who holds this, and the model

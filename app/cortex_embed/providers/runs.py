@@ -99,7 +99,7 @@ class ThreadedRuns:
         self._call = call
         self._call_alone = call_alone
         self._pool = pool
-        self._told = told
+        self._told: Callable[[], object] = told
         self._loop = asyncio.get_running_loop()
         self._ready: deque[CallRun] = deque()  # threads take, only the event loop puts
 
@@ -146,4 +146,9 @@ class ThreadedRuns:
         self._pool.shutdown()
 
     def release(self) -> None:
-        """There is nothing to give back."""
+        self._told = self._call = self._call_alone = nothing
+
+
+def nothing(*_: object, **__: object) -> Any:
+    """In the place of what is called no more: that may hold who holds us, and a circle outlives its
+    last user, with a model in it."""
