@@ -55,10 +55,8 @@ class Probe:
 
 @pytest.fixture(scope="session")
 def probe(tmp_path_factory: pytest.TempPathFactory, kernel_sets: tuple[str, ...]) -> Probe:
-    """Of this processor's best instruction set: test_processors.py holds that all are alike.
-
-    AMX has its floats from AVX-512 VNNI.
-    """
+    """Of this processor's best instruction set that has floats: test_processors.py holds that all
+    are alike."""
     if not kernel_sets:
         pytest.skip("this processor has none of the instruction sets")
     from cortex_embed.kernels import best

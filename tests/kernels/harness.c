@@ -186,7 +186,7 @@ static float *run(const ck_model *model, const int64_t *ids, const int64_t *offs
     void *workspace = guarded(bytes);
     memset(workspace, filled, (size_t)bytes);
     memset(out, filled, (size_t)texts * HIDDEN * 4);
-    ck_team team = {ranks, 0, 0};
+    ck_team team = {ranks, 0, 0, 0};
     call calls[MOST_RANKS];
     thread threads[MOST_RANKS];
     for (int32_t rank = 0; rank < (ranks ? ranks : 1); rank++) {

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "AMX", "NEON dot product")
 """From the least to the most; the place is the number that kernels.h gives it."""
-INTEGERS_ONLY = frozenset({"AMX"})
-"""Those that float32 gains nothing from: its kernels are the next lesser one's."""
+INTEGERS_ONLY = frozenset({"AVX-VNNI", "AVX-512 VNNI", "AMX"})
+"""Those that float32 gains nothing from: its kernels are those of the set without them."""
 POOLINGS = ("mean", "cls")
 """Likewise."""
 PRECISIONS = ("fp32", "int8", "int16")

@@ -9,6 +9,7 @@
 #define CHUNK 256
 #define BYTE_PANEL 32
 #define AMX 1
+#define INTEGERS 1
 #define NAME ck_amx
 #define dot4(sum, x, w) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
 #define dot2(sum, x, y) ((vi)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(y)))

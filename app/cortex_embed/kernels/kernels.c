@@ -98,9 +98,12 @@ static int is_supported(const ck_shape *s, int32_t isa) {
     return width == 32 || width == 64;
 }
 
-/* Tiles multiply integers: floats are AVX-512's with AMX too, and are not in the library twice. */
+/* Dot products and tiles multiply integers (INTEGERS): floats are those of the set without them, and
+ * are not in the library twice. */
 static const ck_kernels *kernels_of(const ck_shape *shape, int32_t isa) {
-    return table[isa == CK_AMX && shape->precision == CK_FP32 ? CK_AVX512_VNNI : isa];
+    if (shape->precision != CK_FP32) return table[isa];
+    if (isa == CK_AVX_VNNI) return table[CK_AVX2];
+    return table[isa == CK_AVX512_VNNI || isa == CK_AMX ? CK_AVX512 : isa];
 }
 
 int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa) {
