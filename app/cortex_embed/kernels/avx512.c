@@ -2,7 +2,7 @@
  * weights are kept small enough for (build/quantize.py, `round_weight`). */
 #include <immintrin.h>
 #define VW 16
-#define NR 32
+#define NR 64
 #define BYTE_ROWS 6
 #define GROUP 2
 #define NAME ck_avx512
