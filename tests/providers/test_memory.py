@@ -35,12 +35,13 @@ def test_plenty_of_room_changes_nothing() -> None:
     assert found == memory.Fit(workers=4, max_batch_tokens=256)
 
 
-def test_little_room_means_fewer_and_smaller_runs() -> None:
-    room = memory.run_bytes(MINILM, 256, 256) * 4
+@pytest.mark.parametrize("beside", [1, 2])
+def test_little_room_means_fewer_and_smaller_runs(beside: int) -> None:
+    room = memory.run_bytes(MINILM, 256, 256) * (2 + beside)
     limit = 200 * MIB + 24 * MIB + room
-    found = memory.fit(limit, 200 * MIB, RUN, 256, workers=8, max_batch_tokens=4096)
+    found = memory.fit(limit, 200 * MIB, RUN, 256, workers=8, max_batch_tokens=4096, beside=beside)
     assert found.workers == 2
-    used = (found.workers + 2) * memory.run_bytes(MINILM, found.max_batch_tokens, 256)
+    used = (found.workers + beside) * memory.run_bytes(MINILM, found.max_batch_tokens, 256)
     assert used <= room
 
 
@@ -163,7 +164,7 @@ def test_the_native_engine_takes_what_its_kernels_say(
     assert run(256, 256) < 64 * MIB
     found = memory.fit(4096 * MIB, 200 * MIB, run, 256, workers=4, max_batch_tokens=1024)
     assert found == memory.Fit(workers=4, max_batch_tokens=1024)
-    little = memory.within(run(300, 256) * 4, run, 256, workers=2, max_batch_tokens=1024)
+    little = memory.within(run(300, 256) * 3, run, 256, workers=2, max_batch_tokens=1024)
     assert (little.workers, little.max_batch_tokens) == (2, 300)
     for precision in ("int8", "fp32", "int16"):
         size = memory.footprint(Chosen(minilm_artifact, precision, native))

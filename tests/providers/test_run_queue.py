@@ -41,6 +41,10 @@ def own_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
 
 
+async def done(run: run_queue.NativeRun) -> None:
+    await until(lambda: run.seconds > 0)
+
+
 async def closed(queue: run_queue.RunQueue) -> None:
     await asyncio.to_thread(queue.close)
     queue.release()
@@ -71,7 +75,7 @@ async def test_a_text_alone_is_shared_by_all_but_one(
         run = queue.prepare([text], alone=True)
         assert len(run.works) == threads
         queue.submit(run, goes_on=False)
-        await until(lambda run=run: run.seconds > 0)  # type: ignore[misc]
+        await done(run)
         assert run.outcome.tobytes() == expected
         run.release()
         runs.append(run)
@@ -83,10 +87,14 @@ async def test_one_text_on_many_threads_is_told_once(engine: NativeEngine) -> No
     told: list[int] = []
     assert engine.queue is not None
     queue = engine.queue(4, lambda: told.append(1))
+
+    async def heard(times: int) -> None:
+        await until(lambda: len(told) >= times)
+
     for number in range(50):
         run = queue.prepare([np.arange(40, dtype=np.int64)], alone=True)
         queue.submit(run, goes_on=False)
-        await until(lambda number=number: len(told) > number)  # type: ignore[misc]
+        await heard(number + 1)
         assert run.seconds > 0
     await asyncio.sleep(0.02)
     await closed(queue)
@@ -108,7 +116,7 @@ async def test_workspaces_come_back(engine: NativeEngine) -> None:
         run = queue.prepare([np.arange(5, dtype=np.int64)])
         assert free == []
         queue.submit(run, goes_on=True)
-        await until(lambda run=run: run.seconds > 0)  # type: ignore[misc]
+        await done(run)
         run.release()
         assert len(free) == 1
     await closed(queue)

@@ -96,18 +96,17 @@ CK_API int64_t ck_workspace_bytes(const ck_model *model, int64_t tokens, int64_t
 CK_API void ck_run(const ck_model *model, const int64_t *ids, const int64_t *offsets,
                    int64_t texts, float *out, void *workspace, ck_team *team, int32_t rank);
 
-/* Not on Windows: runs that threads take by themselves, one thread each, whoever holds the caller's
- * locks meanwhile. */
+/* Not on Windows: runs that threads take by themselves, whoever holds the caller's locks meanwhile. */
 typedef struct ck_work {
     const ck_model *model;
     const int64_t *ids, *offsets; /* and the rest: as ck_run has them */
     int64_t texts;
     float *out;
     void *workspace;
-    int64_t goes_on;      /* whether the thread that ran it takes what is offered */
-    ck_team *team;        /* NULL: one thread has all of it */
+    int64_t goes_on; /* whether the thread that ran it takes what is offered */
+    ck_team *team;   /* NULL: one thread has all of it */
     int64_t rank;
-    int64_t nanoseconds;  /* that it took; 0 until it is done, and `out` is complete */
+    int64_t nanoseconds; /* that it took; 0 until it is done, and `out` is complete */
     struct ck_work *after;
 } ck_work;
 

@@ -119,12 +119,12 @@ class MicroBatcher:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(workers + 1, thread_name_prefix="engine")
         self._metrics = metrics or Metrics()
-        self._metrics.watch(self.backlog)
         self._runs: Runs = (
             queue(workers + 1, self._hear)
             if queue is not None
             else ThreadedRuns(run, run_alone or run, self._pool, self._hear)
         )
+        self._metrics.watch(self.backlog)
 
     @property
     def queued_tokens(self) -> int:

@@ -138,7 +138,7 @@ class LocalProvider:
         elif engine.queue is None:
             loop = asyncio.get_running_loop()
             self._later = loop.call_later(_SETTLED, self._widen, loop, engine)
-        size = self._fit()
+        size = self._fit(queued=engine.queue is not None)
         self._batcher = MicroBatcher(
             engine.run,
             run_alone=engine.run_alone,
@@ -181,16 +181,17 @@ class LocalProvider:
     def _widen(self, loop: asyncio.AbstractEventLoop, engine: AnyEngine) -> None:
         self._widening = loop.run_in_executor(None, engine.widen)
 
-    def _fit(self) -> memory.Fit:
+    def _fit(self, *, queued: bool) -> memory.Fit:
         """Threads and token budget within the bound, now that the model is loaded."""
         run, longest = memory.runs(self._chosen), self.spec.max_tokens
         asked: Any = {"workers": self._threads, "max_batch_tokens": self._max_batch_tokens}
+        beside = 2 if queued else 1
         if self._run_memory:
-            return memory.within(self._run_memory, run, longest, **asked)
+            return memory.within(self._run_memory, run, longest, beside=beside, **asked)
         taken = memory.resident()
         if not self._max_memory or taken is None:
             return memory.Fit(**asked)
-        return memory.fit(self._max_memory, taken, run, longest, **asked)
+        return memory.fit(self._max_memory, taken, run, longest, beside=beside, **asked)
 
     def _load_tokenizer(self) -> Tokenizer:
         from cortex_embed.providers.tokenizer import Tokenizer

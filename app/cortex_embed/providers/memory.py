@@ -94,10 +94,18 @@ def state_bytes(dimensions: int) -> int:
 
 
 def fit(
-    limit: int, taken: int, run: RunBytes, longest: int, *, workers: int, max_batch_tokens: int
+    limit: int,
+    taken: int,
+    run: RunBytes,
+    longest: int,
+    *,
+    workers: int,
+    max_batch_tokens: int,
+    beside: int = 1,
 ) -> Fit:
     """The most that stays within `limit` bytes when `taken` are in use already; texts have up to
-    `longest` tokens.
+    `longest` tokens. `beside` is how many runs hold memory besides the workers': that of the thread
+    which short requests have to themselves, and one that lies ready where it has its memory then.
 
     Raises UsageError, with the least that would do, where not even one text fits.
     """
@@ -109,15 +117,23 @@ def fit(
             f"--max-memory: {limit // 2**20} MiB is too little; this model needs {needed} MiB with "
             "one text at a time. Raise it, or choose a smaller model or precision."
         )
-    return within(room, run, longest, workers=workers, max_batch_tokens=max_batch_tokens)
+    asked = {"workers": workers, "max_batch_tokens": max_batch_tokens, "beside": beside}
+    return within(room, run, longest, **asked)
 
 
-def within(room: int, run: RunBytes, longest: int, *, workers: int, max_batch_tokens: int) -> Fit:
-    """The most whose runs stay within `room` bytes, which is enough for one text."""
+def within(
+    room: int,
+    run: RunBytes,
+    longest: int,
+    *,
+    workers: int,
+    max_batch_tokens: int,
+    beside: int = 1,
+) -> Fit:
+    """The most whose runs stay within `room` bytes, which is enough for one text; see `fit`."""
     least = run(longest, longest)
-    # Two more than workers: the thread that short requests have to themselves, and what lies ready.
-    workers = max(1, min(workers, room // least - 2))
-    share = room // (workers + 2) if room // least > 1 else room
+    workers = max(1, min(workers, room // least - beside))
+    share = room // (workers + beside) if room // least > 1 else room
     more = range(longest + 1, max_batch_tokens + 1)
     fitting = bisect_right(more, share, key=lambda tokens: run(tokens, longest))
     return Fit(workers, longest + fitting)

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 _PIECE_CHARS = 50_000
 """A longer text is tokenized in pieces: an encoding holds some 100 bytes per token, and
 only the piece that is kept need exist beyond its count."""
-_FEW_CHARS = 4_000
-"""Up to so many characters in all, texts are tokenized by the word: a millisecond at the most."""
+_FEW_CHARS = 2_000
+"""Up to so many characters in all, texts are tokenized by the word: 0.4 ms at the most, and 1.5 of
+words that were not seen before."""
 _TELLING = 64
 """So many ids that this model's tokenizer could have made are its own: chance does not do that
 (of 1,400 English texts in OpenAI's ids, none of 8 words could be this model's as well)."""

@@ -11,7 +11,7 @@ tokenizer, that these rules are not all of the truth for is left to it.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LONGEST = 24
 """Characters of a word that is remembered; a text with a longer one is left to the library."""
 _REMEMBERED = 8192
-"""Words, of some 200 bytes each (measured): what English needs, and 2 MB at most."""
+"""Words: more than most people use, and 4 MB at the most (one of eight tokens takes 500 bytes)."""
 # Of printable ASCII: what is neither letter, digit nor blank is punctuation, each by itself.
 _WORDS = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9 ]")
 _BLANKS = str.maketrans("\t\n\r", "   ")
@@ -33,10 +33,9 @@ class Words:
     def __init__(self, model: Model, markers: frozenset[str], *, lowercase: bool) -> None:
         """`markers` are the characters that an added token begins with: it may hold several words,
         and is looked for in the text before that is cut."""
-        self._model = model
         self._markers = tuple(markers)
         self._lowercase = lowercase
-        self._ids = lru_cache(_REMEMBERED)(self._look_up)
+        self._ids = lru_cache(_REMEMBERED)(partial(_look_up, model))
 
     @classmethod
     def of(cls, tokenizer: HfTokenizer) -> Words | None:
@@ -56,9 +55,6 @@ class Words:
             return None  # a text may hold one anywhere
         return cls(model, markers, lowercase=normalizer.lowercase)
 
-    def _look_up(self, word: str) -> tuple[int, ...]:
-        return tuple(token.id for token in self._model.tokenize(word))
-
     def ids(self, text: str) -> list[int] | None:
         """Without special tokens; None for a text that the library has to be asked for."""
         if not text.isascii():
@@ -74,3 +70,7 @@ class Words:
             return None
         ids = self._ids
         return [one for word in words for one in ids(word)]
+
+
+def _look_up(model: Model, word: str) -> tuple[int, ...]:
+    return tuple(token.id for token in model.tokenize(word))
