@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cortex_embed.models.artifact import Artifact
+from tests.e2e.machine import REPO, Machine
 from tests.e2e.process import Client, Served, command
+from tests.hub import Hub, repository, running
 
 Serve = Callable[..., Served]
 
@@ -66,3 +68,15 @@ def client(
         served.close()
     assert served.litter() == []
     assert "Traceback" not in served.stderr
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running() as one:
+        one.repositories[REPO] = repository()
+        yield one
+
+
+@pytest.fixture
+def machine(exe: list[str], hub: Hub, tmp_path: Path) -> Machine:
+    return Machine(exe, hub, tmp_path / "home")

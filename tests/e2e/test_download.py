@@ -6,112 +6,26 @@ Every process has a home of its own; nothing reaches beyond loopback.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import create_connection
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.process import Served, environment
+from tests.e2e.machine import GRAPH, REPO, Machine, until
+from tests.e2e.process import Served
 from tests.events_schema import checked
-from tests.hub import REVISION, Hub, catalogue, repository, running
+from tests.hub import REVISION, Hub, catalogue, repository
 
 pytestmark = pytest.mark.e2e
 
-REPO = "cortex-embed/tiny"
-GRAPH = "onnx/model.onnx"
-_IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 _POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-
-
-@dataclass
-class Machine:
-    """A home, a hub that it knows by HF_ENDPOINT, and the program."""
-
-    exe: Sequence[str]
-    hub: Hub
-    home: Path
-    more: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.home.mkdir(parents=True)
-        catalogue(self.home / "mine.toml", self.hub)
-        self.more = {
-            "HF_ENDPOINT": self.hub.url,
-            "CORTEX_EMBED_CATALOGUE": str(self.home / "mine.toml"),
-            "CORTEX_EMBED_STALL_TIMEOUT": "3s",
-            "XDG_DATA_HOME": str(self.data.parent),
-        } | self.more
-
-    @property
-    def data(self) -> Path:
-        return self.home / "data" / "cortex-embed"
-
-    @property
-    def final(self) -> Path:
-        return self.data / "models" / "tiny-hub"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return environment(self.home) | self.more
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self.exe, *arguments],
-            env=self.environment,
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == code, f"{out}\n{err}"
-        assert "Traceback" not in err
-        return out, err
-
-    def serve(self, *flags: str) -> Served:
-        command = [*self.exe, "serve", "--port", "0", "--model", "tiny-hub", *flags]
-        return Served(command, self.home, self.more)
-
-    def files(self) -> list[str]:
-        """All that there is in the data directory but the installed model."""
-        return [
-            str(path.relative_to(self.data))
-            for path in self.data.rglob("*")
-            if path != self.final and self.final not in path.parents and path != self.final.parent
-        ]
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running() as one:
-        one.repositories[REPO] = repository()
-        yield one
-
-
-@pytest.fixture
-def machine(exe: list[str], hub: Hub, tmp_path: Path) -> Machine:
-    return Machine(exe, hub, tmp_path / "home")
 
 
 def test_a_pull_and_all_that_follows(machine: Machine) -> None:
@@ -217,7 +131,7 @@ def test_a_stop_while_downloading_loses_nothing(machine: Machine) -> None:
     served = machine.serve()
     try:
         served.listening()
-        _until(lambda: machine.hub.sent[GRAPH] > 500_000)
+        until(lambda: machine.hub.sent[GRAPH] > 500_000)
         served.signal(signal.SIGTERM)
         assert served.exit_code() == 0
     finally:
@@ -227,14 +141,6 @@ def test_a_stop_while_downloading_loses_nothing(machine: Machine) -> None:
     size = len(machine.hub.repositories[REPO][GRAPH])
     assert machine.hub.sent[GRAPH] < size + 400_000
     assert machine.files() == []
-
-
-def _until(holds: object, seconds: float = 20.0) -> None:
-    assert callable(holds)
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +232,7 @@ def test_the_lock_of_the_dead_holds_nobody(machine: Machine) -> None:
     machine.hub.trouble(GRAPH, "stall", times=1)
     process = machine.start("models", "pull", "tiny-hub")
     # Not the first request: a kill before the storage is asked would leave the stall to the second.
-    _until(lambda: machine.hub.troubles[GRAPH][0].times == 0)
+    until(lambda: machine.hub.troubles[GRAPH][0].times == 0)
     process.kill()
     process.communicate(timeout=10)
     assert list((machine.final.parent / ".partial").glob("*.lock"))
@@ -360,169 +266,6 @@ def test_offline_opens_no_connection(machine: Machine, how: str, tmp_path: Path)
     ]
     assert all(re.search(r"\b(bind|getsockname|setsockopt)\(", line) for line in reached), reached
     assert machine.hub.requests == []
-
-
-@dataclass
-class Proxy:
-    url: str
-    asked: list[str]
-
-
-@contextmanager
-def proxy(refuse: bool = False) -> Iterator[Proxy]:
-    """A forward proxy for http:// and, by CONNECT, https://, as small as can be."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
-
-        def _forward(self) -> None:
-            asked.append(f"{self.command} {self.path}")
-            parts = urlsplit(self.path)
-            with closing(HTTPConnection(parts.hostname or "", parts.port)) as connection:
-                connection.request(self.command, parts.path)
-                reply = connection.getresponse()
-                self.send_response(reply.status)
-                for key, value in reply.getheaders():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(reply.read())
-
-        do_GET = do_HEAD = _forward  # noqa: N815 - http.server's names
-
-        def do_CONNECT(self) -> None:
-            asked.append(f"CONNECT {self.path}")
-            if refuse:
-                self.send_error(407, "Proxy Authentication Required")
-                return
-            host, _, port = self.path.partition(":")
-            there = create_connection((host, int(port)))
-            self.send_response(200)
-            self.end_headers()
-
-            def pump(source: object, target: object) -> None:
-                try:
-                    while data := source.recv(65536):  # type: ignore[attr-defined]
-                        target.sendall(data)  # type: ignore[attr-defined]
-                except OSError:
-                    return
-
-            thread = threading.Thread(target=pump, args=(there, self.connection), daemon=True)
-            thread.start()
-            pump(self.connection, there)
-            there.close()
-            self.close_connection = True
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield Proxy(f"http://127.0.0.1:{server.server_port}", asked)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_a_proxy_is_used_unless_the_host_is_excepted(machine: Machine) -> None:
-    with proxy() as between:
-        machine.more["HTTP_PROXY"] = between.url
-        machine.run("models", "pull", "tiny-hub")
-        assert any(f"/resolve/{REVISION}/{GRAPH}" in one for one in between.asked)
-        between.asked.clear()
-        shutil.rmtree(machine.final)
-        machine.more["NO_PROXY"] = "127.0.0.1"
-        machine.run("models", "pull", "tiny-hub")
-        assert between.asked == []
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A key and a certificate that it has signed itself, for 127.0.0.1, in one file."""
-    file = tmp_path / "hub.pem"
-    key = tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(file), "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    (tmp_path / "both.pem").write_text(key.read_text() + file.read_text())
-    return file
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_a_private_authority_and_a_proxy_before_it(
-    exe: list[str], certificate: Path, tmp_path: Path
-) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate.with_name("both.pem"))
-    with running(tls) as hub, proxy() as between, proxy(refuse=True) as closed:
-        hub.repositories[REPO] = repository()
-        machine = Machine(exe, hub, tmp_path / "home")
-        _, err = machine.run("models", "pull", "tiny-hub", code=10)
-        assert "is not trusted" in err
-        assert "SSL_CERT_FILE" in err
-        machine.more["SSL_CERT_FILE"] = str(certificate)
-        machine.run("models", "pull", "tiny-hub")
-        shutil.rmtree(machine.final)
-        machine.more["HTTPS_PROXY"] = closed.url
-        _, err = machine.run("models", "pull", "tiny-hub", code=10)
-        assert "The proxy refuses to connect" in err
-        machine.more["HTTPS_PROXY"] = between.url
-        machine.run("models", "pull", "tiny-hub")
-        assert all(one.startswith("CONNECT 127.0.0.1:") for one in between.asked)
-        assert between.asked
-
-
-@contextmanager
-def _mounted(place: Path, *options: str) -> Iterator[None]:
-    place.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(place)]
-    if subprocess.run(command, capture_output=True, timeout=20, check=False).returncode:
-        pytest.skip("this machine lets nobody mount a tmpfs")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(place)], check=True, timeout=20)
-
-
-@pytest.mark.skipif(not _IS_ROOT or sys.platform != "linux", reason="only root can mount a tmpfs")
-def test_a_full_disk_is_told_and_gone_on_from(machine: Machine) -> None:
-    machine.hub.repositories[REPO] = repository(rows=20_000)  # 2.6 MB
-    catalogue(machine.home / "mine.toml", machine.hub)
-    with _mounted(machine.data, "-o", "size=24m"):
-        filler = machine.data / "filler"
-        filler.write_bytes(bytes(10 * 2**20))
-        _, err = machine.run("models", "pull", "tiny-hub", code=10)
-        assert "MB free; the download needs" in err
-        assert machine.hub.count("GET", GRAPH) == 0
-        filler.unlink()
-        # It fills up on the way.
-        machine.hub.trouble(GRAPH, "slow", times=1)
-        process = machine.start("models", "pull", "tiny-hub")
-        _until(lambda: machine.hub.sent[GRAPH] > 100_000)
-        _fill(filler)
-        _, err = process.communicate(timeout=30)
-        assert (process.returncode, "is full" in err) == (10, True), err
-        filler.unlink()
-        machine.run("models", "pull", "tiny-hub")
-        assert machine.files() == []
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(2**16))
-            except OSError:
-                return
-
-
-@pytest.mark.skipif(not _IS_ROOT or sys.platform != "linux", reason="only root can mount a tmpfs")
-def test_a_disk_that_is_read_only_is_named(machine: Machine) -> None:
-    with _mounted(machine.data, "-o", "ro"):
-        _, err = machine.run("models", "pull", "tiny-hub", code=10)
-    assert f"{machine.data / 'models'} cannot be written" in err
-    assert "--model-dir" in err
 
 
 def test_the_hub_itself_works(hub: Hub) -> None:

@@ -1,16 +1,20 @@
-"""Tiny models of every family besides BERT, exported once per run."""
+"""What several tests of releases share: tiny models of every family besides BERT, and a release."""
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from export_onnx import export
 from make_families import TINY, make_family
+from tests.release import fake_release
+from tests.release.fake_release import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cortex_embed.models.artifact import Artifact
 
@@ -33,3 +37,16 @@ def family_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return made[model_id]
 
     return artifact
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Read only."""
+    return fake_release.make(tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def release(good: Release, tmp_path: Path) -> Release:
+    """A copy, to be mutated."""
+    shutil.copytree(good.root.parent, tmp_path, dirs_exist_ok=True)
+    return Release(tmp_path / "tree", tmp_path / "assets", good.table)
