@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,8 +32,12 @@ def l2_normalize(vectors: Vectors) -> Vectors:
     # In float64 and as a plain row sum: einsum with a dtype buffers across rows, which
     # would let a row's neighbours choose the order of its additions.
     wide = vectors.astype(np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1))
-    normalized: Vectors = (wide / np.maximum(lengths, 1e-12)[:, np.newaxis]).astype(np.float32)
+    squares = np.add.reduce(wide * wide, axis=1)
+    if len(squares) == 1:  # by a number: as an array, it takes as long again
+        wide /= max(math.sqrt(squares[0]), 1e-12)
+    else:
+        wide /= np.maximum(np.sqrt(squares), 1e-12)[:, np.newaxis]
+    normalized: Vectors = wide.astype(np.float32)
     return normalized
 
 

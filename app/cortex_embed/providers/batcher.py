@@ -128,7 +128,7 @@ class MicroBatcher:
 
     @property
     def queued_tokens(self) -> int:
-        return sum(lane.tokens for lane in self._lanes.values())
+        return self._lanes["interactive"].tokens + self._lanes["bulk"].tokens
 
     def backlog(self) -> tuple[int, int]:
         """Texts and tokens that wait."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cortex_embed.errors import EngineError, ModelFileError, NativeEngineError
@@ -151,13 +152,8 @@ class NativeEngine:
         workspace = self._workspaces.take(size)
         meeting = Meeting(ranks=threads)
         team = ctypes.addressof(meeting) if threads > 1 else None
-        works = [
-            Work(
-                ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
-                out.ctypes.data, workspace.ctypes.data, 0, team, rank,
-            )
-            for rank in range(threads)
-        ]  # fmt: skip
+        given = self._arguments(ids, offsets, out, workspace)
+        works = [Work(*given, 0, team, rank) for rank in range(threads)]
         release = partial(self._workspaces.put, workspace)
         kept = (ids, offsets, meeting, self._model)
         return NativeRun(self._kernels.library, works, out, kept, release)
@@ -173,8 +169,6 @@ class NativeEngine:
             self._team = None  # it holds this engine, and a circle outlives its last user
 
     def _run(self, batch: Sequence[Ids], team: Team | None) -> Vectors:
-        import ctypes
-
         import numpy as np
 
         from cortex_embed.kernels.binding import Team as Meeting
@@ -183,19 +177,22 @@ class NativeEngine:
         out = np.empty((len(batch), self._dimensions), dtype=np.float32)
         workspace = self._workspaces.take(size)
         try:
-            work = _Work(
-                (
-                    ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(batch),
-                    out.ctypes.data, workspace.ctypes.data,
-                ),
-                Meeting(ranks=self._threads),
-                offsets,
-            )  # fmt: skip
+            given = self._arguments(ids, offsets, out, workspace)
+            work = _Work(given, Meeting(ranks=self._threads), offsets)
             if team is None or not team.run(work):
                 self._kernels.run(*work.addresses, None, 0)
         finally:
             self._workspaces.put(workspace)
         return out
+
+    def _arguments(self, ids: Ids, offsets: Ids, out: Vectors, workspace: Bytes) -> tuple[int, ...]:
+        """What every call of the kernels for one run begins with; see `ck_run`."""
+        import ctypes
+
+        return (
+            ctypes.addressof(self._model), ids.ctypes.data, offsets.ctypes.data, len(out),
+            out.ctypes.data, workspace.ctypes.data,
+        )  # fmt: skip
 
     def _take_part(self, work: _Work, rank: int) -> None:
         import ctypes
@@ -213,8 +210,7 @@ class NativeEngine:
                 f"Texts of {min(lengths, default=0)} to {max(lengths, default=0)} tokens reached "
                 f"the engine; it takes 1 to {self._positions}."
             )
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = np.array([*accumulate(lengths, initial=0)], dtype=np.int64)
         ids = np.concatenate(batch, dtype=np.int64)
         # As unsigned numbers, negative ids are large.
         if ids.shape != (offsets[-1],) or ids.view(np.uint64).max() >= self._vocabulary:

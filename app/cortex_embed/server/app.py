@@ -13,8 +13,8 @@ from aiohttp import web
 from cortex_embed.errors import AuthenticationError, ForbiddenError
 from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
-from cortex_embed.server.keys import CORS, GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
-from cortex_embed.server.middleware import around
+from cortex_embed.server.keys import GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
+from cortex_embed.server.middleware import Around
 from cortex_embed.server.routes import ROUTES
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ def build_app(
     settings: Settings, service: EmbeddingService, guard: Guard | None = None
 ) -> web.Application:
     """The application that serves `service` within the limits of `settings`."""
+    traffic, guard = Traffic(), guard or Guard()
+    around = Around(service, traffic, guard, Cors(settings.cors_origins or ()))
     app = web.Application(middlewares=[around], client_max_size=settings.max_body_bytes)
     app[SERVICE] = service
     app[SETTINGS] = settings
-    app[TRAFFIC] = Traffic()
-    app[GUARD] = guard or Guard()
-    app[CORS] = Cors(settings.cors_origins or ())
+    app[TRAFFIC] = traffic
+    app[GUARD] = guard
     app[LOADED] = asyncio.Event()
     for route in ROUTES:
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)

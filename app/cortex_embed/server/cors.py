@@ -33,6 +33,11 @@ class Cors:
     def __init__(self, origins: Collection[str] = ()) -> None:
         self._origins = frozenset(origins)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any page at all may."""
+        return bool(self._origins)
+
     def allows(self, origin: str) -> bool:
         """Whether pages of `origin` may read what we answer."""
         lowered = origin.lower()
@@ -63,9 +68,7 @@ class Cors:
         return told
 
     def simple(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """What every answer to a request with these `headers` says."""
-        if not self._origins:
-            return {}
+        """What every answer to a request with these `headers` says, where pages are allowed."""
         # Also without an Origin: or a cache would give one page the answer to another.
         told = {"Vary": "Origin"}
         origin = headers.get("Origin")

@@ -138,18 +138,18 @@ async def read_body(request: web.Request) -> bytes:
 
     `client_max_size` counts bytes after decompression, so a gzip bomb meets it too.
     """
-    if request.app[SERVICE].phase == "draining":
+    app, limit = request.app, request.client_max_size
+    if app[SERVICE].phase == "draining":
         raise NotReadyError("The server is stopping; send the request again.", phase="draining")
-    limit = request.client_max_size
     way_out = "Send fewer texts per request, or raise --max-body-bytes."
-    if (request.content_length or 0) > limit:
-        raise PayloadTooLargeError(
-            f"The body has {request.content_length} bytes; the limit is {limit}. {way_out}"
-        )
-    seconds = request.app[SETTINGS].body_timeout
+    length = request.content_length
+    if length is not None and length > limit:
+        raise PayloadTooLargeError(f"The body has {length} bytes; the limit is {limit}. {way_out}")
+    seconds = app[SETTINGS].body_timeout
     try:
-        if request.content.is_eof():  # as of most: it came with its head
-            return await request.read()
+        # As of most: it came with its head, and is as long as that says.
+        if length and request.content.is_eof() and "Content-Encoding" not in request.headers:
+            return request.content.read_nowait()
         async with asyncio.timeout(seconds or None):
             return await request.read()
     except TimeoutError:

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.config import Settings
-from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from cortex_embed.server.trace import Trace
     from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import ErrorDialect
 
 
-class _Counter:
+class Counter:
     """How many blocks are inside, one object for all: a generator's context manager takes three
     times as long, at every request."""
 
@@ -37,8 +34,9 @@ class _Counter:
         self.left_at = time.monotonic()
 
     def __enter__(self) -> None:
+        if not self.count:
+            self.none.clear()
         self.count += 1
-        self.none.clear()
 
     def __exit__(self, *_: object) -> None:
         self.count -= 1
@@ -51,31 +49,25 @@ class Traffic:
     """The requests whose handler is running, and a way to wait until there are none."""
 
     def __init__(self) -> None:
-        self._requests = _Counter()
-        self._uses = _Counter()
+        self.requests = Counter()
+        """Counts a request for as long as a `with` block runs."""
+        self.uses = Counter()
+        """The same of those that show that somebody needs this server."""
 
     @property
     def in_flight(self) -> int:
-        return self._requests.count
-
-    def request(self) -> AbstractContextManager[None]:
-        """Count one request for as long as the block runs."""
-        return self._requests
-
-    def use(self) -> AbstractContextManager[None]:
-        """Count a request that shows that somebody needs this server."""
-        return self._uses
+        return self.requests.count
 
     async def idle(self) -> None:
         """Wait until no handler runs."""
-        await self._requests.none.wait()
+        await self.requests.none.wait()
 
     async def unused_for(self, seconds: float) -> None:
         """Wait until there was no use for so long, from now on."""
-        self._uses.left_at = time.monotonic()
+        self.uses.left_at = time.monotonic()
         while True:
-            await self._uses.none.wait()
-            left = self._uses.left_at + seconds - time.monotonic()
+            await self.uses.none.wait()
+            left = self.uses.left_at + seconds - time.monotonic()
             if left <= 0:
                 return
             await asyncio.sleep(left)
@@ -87,10 +79,9 @@ SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service")
 SETTINGS = web.AppKey("settings", Settings)
 TRAFFIC = web.AppKey("traffic", Traffic)
 GUARD = web.AppKey("guard", Guard)
-CORS = web.AppKey("cors", Cors)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 TRACE: web.RequestKey[Trace | None] = web.RequestKey("trace")
 DIALECT: web.RequestKey[ErrorDialect] = web.RequestKey("dialect")
-"""Whose words the body uses, where the path alone does not tell; errors are answered in it."""
+"""Whose words the body uses: the path's, unless it tells otherwise. Errors are answered in it."""
 LOADED = web.AppKey("loaded", asyncio.Event)
 """Set when waiting for the model is over: it is loaded, or never will be."""

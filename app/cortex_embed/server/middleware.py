@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 import time
-from contextlib import nullcontext
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from cortex_embed.errors import (
 )
 from cortex_embed.logs import described
 from cortex_embed.server.guard import PROBES
-from cortex_embed.server.keys import CORS, DIALECT, GUARD, REQUEST_ID, SERVICE, TRACE, TRAFFIC
+from cortex_embed.server.keys import DIALECT, REQUEST_ID, TRACE
 from cortex_embed.server.pages import is_page
 from cortex_embed.server.routes import dialect_of
 from cortex_embed.server.trace import HEADER as TRACEPARENT
@@ -34,9 +33,12 @@ from cortex_embed.server.trace import parse as parse_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from contextlib import AbstractContextManager
 
+    from cortex_embed.server.cors import Cors
+    from cortex_embed.server.guard import Guard
+    from cortex_embed.server.keys import Traffic
     from cortex_embed.server.trace import Trace
+    from cortex_embed.service import EmbeddingService
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -55,41 +57,65 @@ log = logging.getLogger(__name__)
 
 
 @web.middleware
-async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request, answer it or its error, and sign the answer."""
-    began = time.perf_counter()
-    given = request.headers.get(ID_HEADER, "")
-    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
-    request[TRACE] = _trace(request)
-    app = request.app
-    with app[TRAFFIC].request():
-        try:
-            response = await _answered(request, handler)
-        except asyncio.CancelledError:
-            _count(request, _CLIENT_LEFT, began)
-            raise
-        except Exception as why:
-            error = _translated(request, why)
-            app[SERVICE].metrics.failed(error.code)
-            response = error_response(request, error)
-    _count(request, response.status, began)
-    response.headers[ID_HEADER] = request[REQUEST_ID]
-    response.headers["Server"] = _SERVER
-    response.headers.extend(app[CORS].simple(request.headers))
-    if app[SERVICE].phase == "draining":
-        response.force_close()
-    return response
+class Around:
+    """Around every request to `service`. It has what it needs, since asking the application for
+    each takes two calls, at every request."""
 
+    def __init__(
+        self, service: EmbeddingService, traffic: Traffic, guard: Guard, cors: Cors
+    ) -> None:
+        self._service = service
+        self._traffic = traffic
+        self._guard = guard
+        self._cors = cors
 
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The handler's answer, or that to a preflight. Raises what the guard and the handler raise."""
-    cors, guard = request.app[CORS], request.app[GUARD]
-    if cors.is_preflight(request.method, request.headers):
-        guard.check_names(request.headers)
-        return web.Response(status=204, headers=cors.preflight(request.headers))
-    guard.check(request.path, request.headers, is_page=is_page(request))
-    with _use_of(request):
-        return await handler(request)
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count the request, answer it or its error, and sign the answer."""
+        began = time.perf_counter()
+        headers = request.headers
+        given = headers.get(ID_HEADER, "")
+        request_id = given if _SANE_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
+        request[REQUEST_ID] = request_id
+        request[TRACE] = _trace(request)
+        request[DIALECT] = dialect_of(request.path)
+        with self._traffic.requests:
+            try:
+                response = await self._answered(request, handler)
+            except asyncio.CancelledError:
+                self._count(request, _CLIENT_LEFT, began)
+                raise
+            except Exception as why:
+                error = _translated(request, why)
+                self._service.metrics.failed(error.code)
+                response = error_response(request, error)
+        self._count(request, response.status, began)
+        signed = response.headers
+        signed[ID_HEADER] = request_id
+        signed["Server"] = _SERVER
+        if self._cors.is_on:
+            signed.extend(self._cors.simple(headers))
+        if self._service.phase == "draining":
+            response.force_close()
+        return response
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's answer, or that to a preflight. Raises what guard and handler raise."""
+        cors, guard, headers, path = self._cors, self._guard, request.headers, request.path
+        if cors.is_preflight(request.method, headers):
+            guard.check_names(headers)
+            return web.Response(status=204, headers=cors.preflight(headers))
+        guard.check(path, headers, is_page=is_page(request))
+        if path in PROBES:  # it asks whether we live, which is no reason to live on
+            return await handler(request)
+        with self._traffic.uses:
+            return await handler(request)
+
+    def _count(self, request: web.Request, status: int, began: float) -> None:
+        """Only names of ours become labels: a client could make up any number of paths."""
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else _OTHER
+        seconds = time.perf_counter() - began
+        self._service.metrics.answered(request[DIALECT].NAME, route, status, seconds)
 
 
 def _trace(request: web.Request) -> Trace | None:
@@ -97,23 +123,9 @@ def _trace(request: web.Request) -> Trace | None:
     return parse_trace(given[0]) if len(given) == 1 else None
 
 
-def _count(request: web.Request, status: int, began: float) -> None:
-    """Only names of ours become labels: a client could make up any number of paths."""
-    dialect = request.get(DIALECT) or dialect_of(request.path)
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else _OTHER
-    seconds = time.perf_counter() - began
-    request.app[SERVICE].metrics.answered(dialect.NAME, route, status, seconds)
-
-
-def _use_of(request: web.Request) -> AbstractContextManager[None]:
-    """A probe asks whether we live; it is no reason to live on."""
-    return nullcontext() if request.path in PROBES else request.app[TRAFFIC].use()
-
-
 def error_response(request: web.Request, error: EmbedError) -> web.Response:
     """`error` as the clients of this path expect it."""
-    dialect = request.get(DIALECT) or dialect_of(request.path)
+    dialect = request[DIALECT]
     response = web.Response(
         body=dialect.encode_error(error),
         status=dialect.status(error),
