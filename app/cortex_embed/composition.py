@@ -88,7 +88,7 @@ def located(settings: Settings, artifact: Artifact) -> Located:
     from cortex_embed.models.fingerprint import fingerprint
     from cortex_embed.providers import engines, precision
 
-    choice = precision.choose(settings.precision, artifact)
+    choice = precision.choose(settings.precision, artifact, settings.engine)
     engine = engines.choose(settings.engine, artifact, choice.precision)
     identity = fingerprint(artifact, choice.precision)
     model = ServedModel(

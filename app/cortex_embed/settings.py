@@ -112,7 +112,7 @@ class Settings:
         "PRECISION",
         "fp32 gives the authors' vectors; int16 (native engine only) is within a millionth of them "
         "in cosine; int8 is the fastest and close to them; auto takes int8 where the model has "
-        "passed its quality gate and the processor is fast at it, else fp32",
+        "passed its quality gate and int8 is faster here, else fp32",
         on=ALL,
         shown="fp32, or what the model has",
     )
