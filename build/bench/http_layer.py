@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MODEL = "hash"
-_WORDS = "A sentence of the length that people search with, number {}."
+WORDS = "A sentence of the length that people search with, number {}."
 _PATIENCE = 30.0
 _ROWS = 14
 _BUILD = Path(__file__).resolve().parent.parent
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": os.environ.get("PATH", ""),
     "PYTHONPATH": f"{_BUILD}{os.pathsep}{_BUILD.parent / 'app'}",
 }
@@ -58,16 +58,17 @@ class Case:
     texts: int
     encoding: str
     connections: int
+    model: str = _MODEL
 
     @property
     def title(self) -> str:
         return f"{self.path} {self.encoding}"
 
     def body(self) -> bytes:
-        texts = [_WORDS.format(number) for number in range(self.texts)]
+        texts = [WORDS.format(number) for number in range(self.texts)]
         if self.path == "/embed":
             return json.dumps({"texts": texts}).encode()
-        fields = {"model": _MODEL, "input": texts, "encoding_format": self.encoding}
+        fields = {"model": self.model, "input": texts, "encoding_format": self.encoding}
         return json.dumps(fields).encode()
 
 
@@ -87,7 +88,7 @@ CASES = tuple(
 def serving(command: Sequence[str], port: int) -> Iterator[str]:
     """The URL of a server that answers, stopped in order at the end. Raises RuntimeError."""
     with subprocess.Popen(
-        command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             _wait(process, port)
@@ -134,7 +135,7 @@ def load(url: str, case: Case, body: Path, seconds: float) -> dict[str, Any]:
     spec |= {"concurrency": case.connections, "seconds": seconds}
     done = subprocess.run(
         [sys.executable, "-m", "bench.loadgen", json.dumps(spec)],
-        env=_ENVIRONMENT, capture_output=True, text=True, timeout=seconds + 120, check=False,
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds + 120, check=False,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout or json.dumps({"error": done.stderr[-500:]}))
     if "error" in found:

@@ -30,7 +30,7 @@ def test_a_profile_names_our_functions(tmp_path: Path) -> None:
     profiled(Case("/embed", 2, "float", 2), tmp_path, seconds=0.3)
     figures = pstats.Stats(str(tmp_path / "profile"))
     names = {name for _, _, name in figures.stats}  # type: ignore[attr-defined]
-    assert {"around", "read_body", "encode_response", "vectors_of"} <= names
+    assert {"_answered", "read_body", "encode_response", "vectors_of"} <= names
     assert "self %" in top(figures, "a case").splitlines()[1]
 
 
