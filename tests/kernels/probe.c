@@ -7,6 +7,7 @@ int64_t ck_take(ck_team *team, int64_t phase, int64_t units, int64_t *alone) {
 }
 void ck_done(ck_team *team, int64_t phase, int64_t units) { (void)team, (void)phase, (void)units; }
 void ck_wait(ck_team *team, int64_t phase) { (void)team, (void)phase; }
+int64_t ck_second_level(void) { return 0; }
 
 CK_API int64_t probe_scratch(int64_t queries, int64_t count, int32_t width) {
     int64_t words = attention_scratch(count, width), words16 = attention16_scratch(count, queries, width);

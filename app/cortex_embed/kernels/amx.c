@@ -1,12 +1,10 @@
 /* AVX-512 with AMX beside it: tiles multiply bytes (Sapphire Rapids and later). They multiply so fast
- * that the weights' way from the third-level cache counts: hence the longer CHUNK, for which each is
- * read once, and panels that the first-level cache has room for. */
+ * that panels are of a width which the first-level cache has room for. */
 #include <immintrin.h>
 #define VW 16
 #define NR 64
 #define BYTE_ROWS 6
 #define GROUP 2
-#define CHUNK 256
 #define BYTE_PANEL 32
 #define AMX 1
 #define INTEGERS 1

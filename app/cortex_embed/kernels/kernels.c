@@ -66,6 +66,19 @@ uint32_t ck_supported(void) {
     return found;
 }
 
+/* CPUID 0x80000006, ECX 16-31: KiB (AMD APM volume 3, E.4.5; Intel SDM volume 2). Asked once: under a
+ * hypervisor the answer takes longer than a layer. */
+int64_t ck_second_level(void) {
+    static int64_t known = -1;
+    int64_t bytes = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (bytes < 0) {
+        uint32_t a, b, c, d;
+        bytes = __get_cpuid(0x80000006, &a, &b, &c, &d) ? (int64_t)(c >> 16) << 10 : 0;
+        __atomic_store_n(&known, bytes, __ATOMIC_RELAXED);
+    }
+    return bytes;
+}
+
 static const ck_kernels *const table[CK_ISAS] = {&ck_avx2, &ck_avx_vnni, &ck_avx512, &ck_avx512_vnni,
                                                &ck_amx, NULL};
 
@@ -84,6 +97,8 @@ uint32_t ck_supported(void) {
     return 1u << CK_NEON_DOT; /* every Mac with an ARM processor has it */
 #endif
 }
+
+int64_t ck_second_level(void) { return 0; }
 
 static const ck_kernels *const table[CK_ISAS] = {NULL, NULL, NULL, NULL, NULL, &ck_neon_dot};
 #endif

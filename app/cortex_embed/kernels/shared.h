@@ -18,6 +18,9 @@ extern const ck_kernels ck_avx2, ck_avx_vnni, ck_avx512, ck_avx512_vnni, ck_amx,
 /* `bytes` rounded up to a cache line. */
 static inline int64_t ck_round(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/* Bytes of the second-level cache of one core; 0 where that is not known. */
+int64_t ck_second_level(void);
+
 /* The next unit of `phase` that nobody has taken, of `units`; -1 where there is none, or the phase
  * is over. Without a team, `alone` counts, from 0. */
 int64_t ck_take(ck_team *team, int64_t phase, int64_t units, int64_t *alone);
