@@ -66,17 +66,16 @@ uint32_t ck_supported(void) {
     return found;
 }
 
-/* CPUID 0x80000006, ECX 16-31: KiB (AMD APM volume 3, E.4.5; Intel SDM volume 2). Asked once: under a
- * hypervisor the answer takes longer than a layer. */
+/* CPUID 0x80000006, ECX 16-31: KiB (AMD APM volume 3, E.4.5; Intel SDM volume 2). The first answer
+ * stays: cores may differ, and a run must find the workspace that it was promised. */
 int64_t ck_second_level(void) {
     static int64_t known = -1;
-    int64_t bytes = __atomic_load_n(&known, __ATOMIC_RELAXED);
-    if (bytes < 0) {
-        uint32_t a, b, c, d;
-        bytes = __get_cpuid(0x80000006, &a, &b, &c, &d) ? (int64_t)(c >> 16) << 10 : 0;
-        __atomic_store_n(&known, bytes, __ATOMIC_RELAXED);
-    }
-    return bytes;
+    int64_t bytes = __atomic_load_n(&known, __ATOMIC_ACQUIRE);
+    if (bytes >= 0) return bytes;
+    uint32_t a, b, c, d;
+    int64_t found = __get_cpuid(0x80000006, &a, &b, &c, &d) ? (int64_t)(c >> 16) << 10 : 0;
+    int is_first = __atomic_compare_exchange_n(&known, &bytes, found, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return is_first ? found : bytes;
 }
 
 static const ck_kernels *const table[CK_ISAS] = {&ck_avx2, &ck_avx_vnni, &ck_avx512, &ck_avx512_vnni,
