@@ -1,4 +1,4 @@
-"""How much of HTTP's cost is ours: our server beside what no server in Python can be faster than.
+"""How much of HTTP's cost is ours: our server beside two that do next to nothing.
 
     python build/bench/http_floor.py MODEL [--precision int8] [--clients 64] [--rounds 3] ...
 
@@ -47,7 +47,9 @@ def worker(model: Path, precision: str, *arguments: object) -> list[str]:
 def in_process(model: Path, precision: str, clients: int, seconds: float) -> dict[str, Any]:
     """The figures without a server. Raises CalledProcessError."""
     command = worker(model, precision, NONE, clients, seconds)
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, timeout=seconds + 120, check=True
+    )
     figures: dict[str, Any] = json.loads(done.stdout)
     return figures
 
@@ -103,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S")
     args = parser.parse_args(arguments)
+    if not (args.model / "manifest.json").is_file():
+        parser.error(f"{args.model} has no manifest.json: name the directory of an exported model")
     found = measure(args.model, args.precision, args.clients, args.rounds, args.seconds)
     print(f"{args.precision}, {args.clients} clients, {start_time.processor()}\n\n{report(found)}")
     return 0

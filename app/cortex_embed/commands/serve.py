@@ -33,7 +33,7 @@ _ORPHAN_GRACE = 1.0
 _TURN = 0.005
 _START_TURN = 0.0005
 # So many more objects than before make the collector look at the young ones.
-_GARBAGE = 10_000
+GARBAGE = 10_000
 
 
 def run(settings: Settings) -> int:
@@ -112,7 +112,7 @@ def _serve(settings: Settings, report: Reporter, watch: Watch, early: _Early) ->
             gc.freeze()
             # The default is 700, which many requests at once pass all the time: with 64 of them,
             # looking is a tenth of what they cost the event loop.
-            gc.set_threshold(_GARBAGE)
+            gc.set_threshold(GARBAGE)
             gc.enable()
             sys.setswitchinterval(_TURN)
             server = Server(settings, service, report, listener, keys)

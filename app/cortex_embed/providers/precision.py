@@ -63,7 +63,7 @@ def _automatic(
         return Choice("fp32", "the model has no int8")
     if not artifact.passed_gate("int8"):
         return Choice("fp32", "int8 has not passed this model's quality gate")
-    # Our kernels gain by bytes on every processor that they run on: twofold on AVX2 alone.
+    # Our kernels gain by bytes on every processor that they run on, on AVX2 alone as well.
     if engines.choose(engine, artifact, "int8", sets).name == "native":
         return Choice("int8", "passed its quality gate")
     instructions = processor.integer_dot_product(

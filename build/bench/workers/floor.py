@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web  # noqa: TID253 - this program is a server and nothing else
 
 from cortex_embed.commands.bench_load import ServiceTarget, measure
+from cortex_embed.commands.serve import GARBAGE
 from cortex_embed.composition import build_service
 from cortex_embed.config import Settings
 from cortex_embed.domain import EmbedRequest
@@ -96,7 +97,8 @@ async def in_bytes(service: EmbeddingService, text: str, port: int, body: bytes)
 async def main(model: str, precision: str, text: str, kind: str, *rest: str) -> None:
     service = build_service(Settings(model=(model,), precision=precision))
     await service.load()
-    gc.freeze()  # as `serve` does
+    gc.freeze()  # this and the next as `serve` does
+    gc.set_threshold(GARBAGE)
     if kind == "nothing":
         clients, seconds = rest
         await nothing(service, text, int(clients), float(seconds))
