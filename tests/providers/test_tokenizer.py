@@ -172,7 +172,7 @@ def test_own_ids_without_special_tokens_are_not_taken_for_openais(tokenizer: Tok
 def test_own_ids_that_spell_something_usual_for_openai_are_refused(
     tokenizer: Tokenizer, text: str
 ) -> None:
-    """By frequency alone, these would be read as OpenAI's: a vector of nonsense that nobody sees."""
+    """By frequency alone they would be OpenAI's: a vector of nonsense that nobody sees."""
     own = tuple(ids(tokenizer, text)[1:-1])
     (openais,) = tokenizer.encode([OpenAIIds(own)], prefix="", truncate="end")
     assert openais.read_as == "cl100k_base"

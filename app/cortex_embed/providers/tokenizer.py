@@ -41,10 +41,10 @@ words that were not seen before."""
 _TELLING = 64
 """So many ids are looked at to tell whose they are."""
 _OWN_BEYOND_CHANCE = 6
-"""So many ids that this model's tokenizer could have made are its own, whatever else they spell. Of
-62,000 pieces of English and code in 6 to 12 of OpenAI's ids, 58 could be MiniLM's as well: those are
-refused, and the caller knows. By frequency, 15 of 55,000 in its own were read as OpenAI's: nobody
-would know."""
+"""So many ids that this model's tokenizer could have made are its own, whatever else they spell.
+Of 62,000 pieces of English and code in 6 to 12 of OpenAI's ids, 58 could be MiniLM's as well: those
+are refused, and the caller knows. By frequency, 15 of 55,000 in its own were read as OpenAI's:
+nobody would know."""
 
 
 class Encoded(msgspec.Struct, frozen=True):
