@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.errors import AuthenticationError, ForbiddenError
+from cortex_embed.server import fast_path
 from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
-from cortex_embed.server.keys import GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
+from cortex_embed.server.keys import FAST, GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
 from cortex_embed.server.middleware import Around
 from cortex_embed.server.routes import ROUTES
 
@@ -27,13 +28,18 @@ def build_app(
 ) -> web.Application:
     """The application that serves `service` within the limits of `settings`."""
     traffic, guard = Traffic(), guard or Guard()
-    around = Around(service, traffic, guard, Cors(settings.cors_origins or ()))
+    cors = Cors(settings.cors_origins or ())
+    fast = None
+    if not (settings.access_log or cors.is_on) and fast_path.is_possible():
+        fast = fast_path.FastPath(service, traffic, settings.max_body_bytes)
+    around = Around(service, traffic, guard, cors, fast)
     app = web.Application(middlewares=[around], client_max_size=settings.max_body_bytes)
     app[SERVICE] = service
     app[SETTINGS] = settings
     app[TRAFFIC] = traffic
     app[GUARD] = guard
     app[LOADED] = asyncio.Event()
+    app[FAST] = fast
     for route in ROUTES:
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
         for method in methods:

@@ -28,10 +28,14 @@ from cortex_embed.server.keys import DIALECT, LOADED, SERVICE, SETTINGS
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from cortex_embed.domain import Truncation
+    from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import Asked, ServerDialect
+
+    Choose = Callable[[bytes], ServerDialect]
+    Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 T = TypeVar("T")
 
@@ -44,16 +48,26 @@ LARGE_REPLY = 100_000
 # Clients refuse long header lines (aiohttp and Node from 8 to 16 KiB for all of them).
 _INDICES_SHOWN = 100
 # What OpenAI's libraries, which Stainless generates, send with every request.
-_OPENAI_CLIENT = "X-Stainless-Lang"
+OPENAI_CLIENT = "X-Stainless-Lang"
 READ_AS = "X-Token-Ids"
 FINGERPRINT = "X-Embedding-Fingerprint"
 IF_FINGERPRINT = "If-Embedding-Fingerprint"
 _FINGERPRINT_SHOWN = 200
 
 
-async def embed(dialect: ServerDialect, request: web.Request) -> web.Response:
-    """Texts in, vectors out, in the dialect of the route."""
-    return await answer(dialect, request, await read_body(request))
+async def embed(choose: Choose, request: web.Request) -> web.Response:
+    """Texts in, vectors out, in the dialect that `choose` finds the body to be in.
+
+    The routes of which this is the handler have a shorter way as well: see `fast_path`.
+    """
+    body = await read_body(request)
+    request[DIALECT] = dialect = await decoded(choose, body)
+    return await answer(dialect, request, body)
+
+
+def embed_in(dialect: ServerDialect) -> Handler:
+    """The handler of a route that has one dialect."""
+    return partial(embed, lambda _: dialect)
 
 
 async def answer(dialect: ServerDialect, request: web.Request, body: bytes) -> web.Response:
@@ -63,11 +77,24 @@ async def answer(dialect: ServerDialect, request: web.Request, body: bytes) -> w
 
 async def asked_in(dialect: ServerDialect, request: web.Request, body: bytes) -> Asked:
     """What `body` asks for in `dialect`. Raises InvalidRequestError."""
-    served = request.app[SERVICE].resolve(None).id
-    asked = await decoded(partial(dialect.decode_request, served=served), body)
+    decode = partial(
+        asked_of, dialect, request.app[SERVICE], by_openai=OPENAI_CLIENT in request.headers
+    )
+    asked = await decoded(decode, body)
     if asked.dialect is not None:
         request[DIALECT] = asked.dialect
-    return _marked(asked) if _OPENAI_CLIENT in request.headers else asked
+    return asked
+
+
+def asked_of(
+    dialect: ServerDialect, service: EmbeddingService, body: bytes, *, by_openai: bool
+) -> Asked:
+    """What `body` asks `service` for in `dialect`; `by_openai` if a client of OpenAI sent it.
+
+    Raises InvalidRequestError.
+    """
+    asked = dialect.decode_request(body, served=service.resolve(None).id)
+    return _marked(asked) if by_openai else asked
 
 
 def _marked(asked: Asked) -> Asked:
@@ -85,6 +112,14 @@ async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) ->
     service = request.app[SERVICE]
     if not service.is_at_hand(asked.request.model):
         await wait_for_model(request, asked.request.model, dialect.LOAD_WAIT)
+    payload, headers = await embedded(dialect, service, asked)
+    return web.Response(body=payload, content_type=JSON, headers=headers)
+
+
+async def embedded(
+    dialect: ServerDialect, service: EmbeddingService, asked: Asked
+) -> tuple[bytes, dict[str, str]]:
+    """The body of the reply to `asked`, and what its headers say of the vectors."""
     result = await service.embed(asked.request)
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
@@ -92,7 +127,7 @@ async def respond(dialect: ServerDialect, request: web.Request, asked: Asked) ->
     headers = vector_headers(result.fingerprint, result.truncations)
     if result.read_as:
         headers[READ_AS] = result.read_as
-    return web.Response(body=payload, content_type=JSON, headers=headers)
+    return payload, headers
 
 
 def check_fingerprint(request: web.Request, model: str | None) -> None:

@@ -16,6 +16,7 @@ from cortex_embed.config import Settings
 from cortex_embed.server.guard import Guard
 
 if TYPE_CHECKING:
+    from cortex_embed.server.fast_path import FastPath
     from cortex_embed.server.trace import Trace
     from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import ErrorDialect
@@ -78,6 +79,7 @@ class Traffic:
 SERVICE: web.AppKey[EmbeddingService] = web.AppKey("service")
 SETTINGS = web.AppKey("settings", Settings)
 TRAFFIC = web.AppKey("traffic", Traffic)
+FAST: web.AppKey[FastPath | None] = web.AppKey("fast path")
 GUARD = web.AppKey("guard", Guard)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 TRACE: web.RequestKey[Trace | None] = web.RequestKey("trace")

@@ -20,8 +20,9 @@ from cortex_embed.providers import memory
 from cortex_embed.server.access_log import AccessLog
 from cortex_embed.server.app import build_app
 from cortex_embed.server.cors import Cors
+from cortex_embed.server.fast_path import Runner
 from cortex_embed.server.guard import Guard
-from cortex_embed.server.keys import LOADED, TRAFFIC
+from cortex_embed.server.keys import FAST, LOADED, TRAFFIC
 from cortex_embed.stopping import leave, on_first_signal
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ class Server:
 
     async def _serve(self, sockets: Sequence[socket.socket]) -> web.AppRunner:
         """Answer on `sockets` from now on."""
-        runner = web.AppRunner(
+        runner = Runner(
             self._app,
+            self._app[FAST],
             handler_cancellation=True,  # a client that leaves takes its work along
             shutdown_timeout=self._settings.grace_period,
             lingering_time=_LINGER,

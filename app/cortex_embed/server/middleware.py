@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from cortex_embed.server.cors import Cors
+    from cortex_embed.server.fast_path import FastPath
     from cortex_embed.server.guard import Guard
     from cortex_embed.server.keys import Traffic
     from cortex_embed.server.trace import Trace
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 ID_HEADER = "X-Request-Id"
 PHASE = "X-Phase"
 _OTHER = "other"
-_CLIENT_LEFT = 499  # nginx's number for it
+CLIENT_LEFT = 499
+"""nginx's number for it."""
 _SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _PATH_SHOWN = 100
 _SERVER = f"cortex-embed/{__version__}"
@@ -62,8 +64,14 @@ class Around:
     each takes two calls, at every request."""
 
     def __init__(
-        self, service: EmbeddingService, traffic: Traffic, guard: Guard, cors: Cors
+        self,
+        service: EmbeddingService,
+        traffic: Traffic,
+        guard: Guard,
+        cors: Cors,
+        fast: FastPath | None,
     ) -> None:
+        self._fast = fast
         self._service = service
         self._traffic = traffic
         self._guard = guard
@@ -74,7 +82,7 @@ class Around:
         began = time.perf_counter()
         headers = request.headers
         given = headers.get(ID_HEADER, "")
-        request_id = given if _SANE_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
+        request_id = given if _SANE_ID.fullmatch(given) else new_id()
         request[REQUEST_ID] = request_id
         request[TRACE] = _trace(request)
         request[DIALECT] = dialect_of(request.path)
@@ -82,7 +90,7 @@ class Around:
             try:
                 response = await self._answered(request, handler)
             except asyncio.CancelledError:
-                self._count(request, _CLIENT_LEFT, began)
+                self._count(request, CLIENT_LEFT, began)
                 raise
             except Exception as why:
                 error = _translated(request, why)
@@ -90,12 +98,13 @@ class Around:
                 response = error_response(request, error)
         self._count(request, response.status, began)
         signed = response.headers
-        signed[ID_HEADER] = request_id
-        signed["Server"] = _SERVER
+        signed.update(signature(request_id))
         if self._cors.is_on:
             signed.extend(self._cors.simple(headers))
         if self._service.phase == "draining":
             response.force_close()
+        if self._fast is not None:
+            self._fast.learn(request, response)
         return response
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -105,17 +114,32 @@ class Around:
             guard.check_names(headers)
             return web.Response(status=204, headers=cors.preflight(headers))
         guard.check(path, headers, is_page=is_page(request))
+        if self._fast is not None:
+            self._fast.fail(request)
         if path in PROBES:  # it asks whether we live, which is no reason to live on
             return await handler(request)
         with self._traffic.uses:
             return await handler(request)
 
     def _count(self, request: web.Request, status: int, began: float) -> None:
-        """Only names of ours become labels: a client could make up any number of paths."""
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else _OTHER
         seconds = time.perf_counter() - began
-        self._service.metrics.answered(request[DIALECT].NAME, route, status, seconds)
+        self._service.metrics.answered(request[DIALECT].NAME, route_of(request), status, seconds)
+
+
+def new_id() -> str:
+    """For a request that came without one."""
+    return f"{_ids.getrandbits(128):032x}"
+
+
+def signature(request_id: str | None = None) -> dict[str, str]:
+    """The headers that every reply has."""
+    return {ID_HEADER: request_id or new_id(), "Server": _SERVER}
+
+
+def route_of(request: web.Request) -> str:
+    """Its name in metrics. Only ours: a client could make up any number of paths."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else _OTHER
 
 
 def _trace(request: web.Request) -> Trace | None:

@@ -6,7 +6,6 @@ ranks.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from cortex_embed.server import handlers
@@ -25,7 +24,7 @@ ROUTES = (
         "POST",
         "/v1/embed",
         cohere.V1,
-        partial(handlers.embed, cohere.V1),
+        handlers.embed_in(cohere.V1),
         Operation(
             "Embed texts (Cohere, version 1)",
             cohere.CohereV1Request,
@@ -38,7 +37,7 @@ ROUTES = (
         "POST",
         "/v2/embed",
         cohere.V2,
-        partial(handlers.embed, cohere.V2),
+        handlers.embed_in(cohere.V2),
         Operation(
             "Embed texts (Cohere, version 2)",
             cohere.CohereV2Request,

@@ -6,7 +6,6 @@ It must never hold what another dialect has a word for.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -107,7 +106,7 @@ ROUTES = (
         "POST",
         "/encode",
         native,
-        partial(handlers.embed, native),
+        handlers.embed_in(native),
         Operation(
             "Embed texts, by another name of a system that this one replaces",
             native.EmbedBody,
@@ -120,7 +119,7 @@ ROUTES = (
         "POST",
         "/v1/embeddings/generate",
         generate,
-        partial(handlers.embed, generate),
+        handlers.embed_in(generate),
         Operation(
             "Embed one text or several, as a system that this one replaces was asked",
             generate.GenerateRequest,

@@ -6,7 +6,6 @@ that was not asked for.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -42,7 +41,7 @@ def _about(model: ServedModel, service: EmbeddingService) -> openai.Model:
     )
 
 
-_EMBED = partial(handlers.embed, openai)
+_EMBED = handlers.embed_in(openai)
 
 ROUTES = (
     Route(

@@ -6,38 +6,29 @@ answer. Nothing here may look further into a body than that.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cortex_embed.server import handlers
-from cortex_embed.server.keys import DIALECT
 from cortex_embed.server.route import Operation, Route
 from cortex_embed.wire import native, tei
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from cortex_embed.wire.dialect import ServerDialect
 
 
-async def embed(request: web.Request) -> web.Response:
-    """Texts in, vectors out: in our words, or in TEI's."""
-    body = await handlers.read_body(request)
-    kind = await handlers.decoded(tei.kind_of, body)
-    return await _answer(tei if kind else native, request, body)
+_BY_KIND: dict[str | None, ServerDialect] = {"embed": tei, "similarity": tei.SIMILARITY}
 
 
-async def root(request: web.Request) -> web.Response:
-    """The exact URL that they were given: Hugging Face's InferenceClient and Chroma post to it,
-    the former for similarities too."""
-    body = await handlers.read_body(request)
-    dialects: dict[str | None, ServerDialect] = {"embed": tei, "similarity": tei.SIMILARITY}
-    kind = await handlers.decoded(tei.kind_of, body)
-    return await _answer(dialects.get(kind, native), request, body)
+def _of_texts(body: bytes) -> ServerDialect:
+    """Ours, or TEI's."""
+    return tei if tei.kind_of(body) else native
 
 
-async def _answer(dialect: ServerDialect, request: web.Request, body: bytes) -> web.Response:
-    request[DIALECT] = dialect
-    return await handlers.answer(dialect, request, body)
+def _of_either(body: bytes) -> ServerDialect:
+    """The same, or TEI's similarities: Hugging Face's InferenceClient and Chroma post to the exact
+    URL that they were given, the former for both."""
+    return _BY_KIND.get(tei.kind_of(body), native)
 
 
 _ERRORS = (400, 404, 408, 412, 413, 422, 424, 429, 503)
@@ -47,7 +38,7 @@ ROUTES = (
         "POST",
         "/embed",
         native,
-        embed,
+        partial(handlers.embed, _of_texts),
         Operation(
             "Embed texts (ours, and text-embeddings-inference)",
             (native.EmbedBody, tei.TeiEmbedBody),
@@ -61,7 +52,7 @@ ROUTES = (
         "POST",
         "/",
         native,
-        root,
+        partial(handlers.embed, _of_either),
         Operation(
             "Embed or compare texts, by what the body holds (Hugging Face's InferenceClient)",
             (tei.TeiEmbedBody, tei.TeiSimilarityBody, native.EmbedBody),

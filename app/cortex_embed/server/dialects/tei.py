@@ -26,11 +26,6 @@ _TOKENIZING_THREADS = 1
 _DTYPES: dict[str, Literal["float32", "int16", "int8"]] = {"int16": "int16", "int8": "int8"}
 
 
-async def similarity(request: web.Request) -> web.Response:
-    """Cosines of one text with others. Of the headers' indices, 0 is the one."""
-    return await handlers.embed(tei.SIMILARITY, request)
-
-
 async def embed_all(request: web.Request) -> web.Response:
     """Every token's state, special tokens included: what pooling would read."""
     body = await handlers.read_body(request)
@@ -123,7 +118,7 @@ ROUTES = (
         "POST",
         "/similarity",
         tei,
-        similarity,
+        handlers.embed_in(tei.SIMILARITY),  # in its headers, index 0 is the one text
         Operation(
             "Compare one text with others (text-embeddings-inference)",
             tei.TeiSimilarityBody,

@@ -1,0 +1,549 @@
+"""The short way answers what the whole way would: byte for byte, however the bytes come, and
+nothing that it was not shown before."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import random
+import re
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+
+from cortex_embed.errors import EngineError, OverloadedError, TextError
+from cortex_embed.server import fast_path, handlers, lifecycle
+from cortex_embed.server.fast_path import FastPath, Known, Runner
+from cortex_embed.server.routes import ROUTES
+from tests.server.conftest import SPEC, FakeProvider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.server.conftest import Running, Start
+
+    Connect = Callable[[Running], Awaitable["Client"]]
+
+BODIES: dict[str, Any] = {
+    "/embed": {"texts": ["a", "b"]},
+    "/encode": {"texts": ["a"]},
+    "/": {"inputs": "a"},
+    "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}},
+    "/v1/embeddings": {"model": "tiny", "input": "a"},
+    "/embeddings": {"model": "tiny", "input": ["a", "b"], "encoding_format": "base64"},
+    "/v1/embeddings/generate": {"text": "a"},
+    "/v1/embed": {"model": "tiny", "texts": ["a"], "input_type": "search_query"},
+    "/v2/embed": {
+        "model": "tiny",
+        "texts": ["a"],
+        "input_type": "search_query",
+        "embedding_types": ["float"],
+    },
+}
+_OWN_OF_EACH = {b"x-request-id", b"date"}
+_COHERES_ID = rb'"id":"[0-9a-f-]{36}",'
+Reply = tuple[int, dict[bytes, bytes], bytes]
+
+
+class Client:
+    """One connection that sends bytes as they are."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self.writer = reader, writer
+
+    async def read(self) -> Reply:
+        async with asyncio.timeout(10):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            status, *lines = head[:-4].split(b"\r\n")
+            headers = {
+                name.lower(): value for name, value in (line.split(b": ", 1) for line in lines)
+            }
+            body = await self._reader.readexactly(int(headers[b"content-length"]))
+        return int(status.split()[1]), headers, body
+
+    async def ask(self, *pieces: bytes) -> Reply:
+        for number, piece in enumerate(pieces):
+            if number:
+                await asyncio.sleep(0.02)  # so that the server reads them one at a time
+            self.writer.write(piece)
+        return await self.read()
+
+    async def is_ended(self) -> bool:
+        async with asyncio.timeout(10):
+            return await self._reader.read() == b""
+
+
+def request(path: str, body: object, *more: str) -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(data)}", *more)
+    return "\r\n".join((*lines, "\r\n")).encode() + data
+
+
+def text(value: str, *more: str, **fields: object) -> bytes:
+    return request("/v1/embeddings", {"model": "tiny", "input": value} | fields, *more)
+
+
+def shared(reply: Reply) -> Reply:
+    """What two replies to the same question have in common."""
+    status, headers, body = reply
+    body = re.sub(_COHERES_ID, b"", body)
+    return status, {k: v for k, v in headers.items() if k not in _OWN_OF_EACH}, body
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Connections that are closed in the end."""
+    clients: list[Client] = []
+
+    async def opened(running: Running) -> Client:
+        clients.append(Client(*await running.raw()))
+        return clients[-1]
+
+    yield opened
+    for client in clients:
+        client.writer.close()
+        with suppress(OSError):
+            await client.writer.wait_closed()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
+    """The requests that went the short way, whatever became of them."""
+    seen: list[Known] = []
+    answer = FastPath.answer
+
+    async def spied(self: FastPath, known: Known, body: bytes, began: float) -> Any:
+        seen.append(known)
+        return await answer(self, known, body, began)
+
+    monkeypatch.setattr(FastPath, "answer", spied)
+    return seen
+
+
+def test_every_route_with_a_short_way_is_tried_here() -> None:
+    short = {
+        route.path
+        for route in ROUTES
+        if isinstance(route.handler, partial) and route.handler.func is handlers.embed
+    }
+    assert short == set(BODIES)
+
+
+def test_this_aiohttp_has_what_it_leans_on() -> None:
+    assert fast_path.is_possible()
+    tree = ast.parse(inspect.getsource(fast_path.Connection))
+    own = set(fast_path.Connection.__slots__) | set(vars(fast_path.Connection))
+    private = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        and node.attr.startswith("_")
+    }
+    assert private - own == set(fast_path._USED)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_both_ways_give_the_same_reply(
+    connect: Connect, running: Running, taken: list[Known], path: str
+) -> None:
+    client, sent = await connect(running), request(path, BODIES[path])
+    whole = await client.ask(sent)
+    assert (whole[0], len(taken)) == (200, 0)
+    short = await client.ask(sent)
+    assert [known.route for known in taken] == [path]
+    assert shared(short) == shared(whole)
+    assert short[1].keys() == whole[1].keys()
+    assert re.fullmatch(rb"[0-9a-f]{32}", short[1][b"x-request-id"])
+    assert short[1][b"x-request-id"] != whole[1][b"x-request-id"]
+
+
+async def test_other_bodies_other_connections(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    """A head is the server's to know, not the connection's; its length may be any."""
+    assert (await (await connect(running)).ask(text("a")))[0] == 200
+    client = await connect(running)
+    for value in ("b", "a longer text than before"):
+        status, headers, body = await client.ask(text(value))
+        assert status == 200
+        assert json.loads(body)["usage"]["total_tokens"] == min(len(value), 16)
+        assert headers.get(b"x-truncated") == (b"1" if len(value) > 16 else None)
+    assert len(taken) == 2
+
+
+async def test_metrics_count_both_ways_alike(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    for _ in range(3):
+        await client.ask(text("a"))
+    await client.ask(text("a", output_dtype="int8"))  # Voyage's word, at the same path
+    assert len(taken) == 3
+    _, body = await running.get("/metrics")
+    counts = re.findall(rb"cortex_embed_requests_total\{([^}]*)\} (\S+)", body)
+    found = {labels: float(count) for labels, count in counts if b"/v1/embeddings" in labels}
+    assert sorted(found.values()) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-Request-Id: mine",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "If-Embedding-Fingerprint: *",
+        "Connection: close",
+        "Origin: http://localhost",
+        "X-Anything: else",
+    ],
+)
+async def test_what_is_asked_of_a_header_is_asked_on_the_whole_way(
+    connect: Connect, running: Running, taken: list[Known], line: str
+) -> None:
+    for _ in range(2):
+        status, headers, _ = await (await connect(running)).ask(text("a", line))
+        assert status == 200
+        assert headers[b"x-request-id"] == b"mine" or "Request-Id" not in line
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    "first",
+    [text("a").replace(b"1.1", b"1.0", 1), b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+)
+async def test_other_kinds_of_requests_are_not_learned(
+    connect: Connect, running: Running, taken: list[Known], first: bytes
+) -> None:
+    for _ in range(2):
+        assert (await (await connect(running)).ask(first))[0] == 200
+    assert not taken
+
+
+async def test_between_others_on_one_connection(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    look = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for sent in (text("a"), look, text("b"), look, request("/embed", {"texts": []}), text("c")):
+        status = (await client.ask(sent))[0]
+        assert status == (400 if b"[]" in sent else 200)
+    assert len(taken) == 2
+
+
+async def test_a_key_is_needed_every_time(
+    connect: Connect, start: Start, taken: list[Known]
+) -> None:
+    async with start(token="right") as running:
+        good = text("a", "Authorization: Bearer right")
+        client = await connect(running)
+        assert [(await client.ask(good))[0] for _ in range(2)] == [200, 200]
+        for bad in (text("a"), text("a", "Authorization: Bearer wrong")):
+            assert [(await client.ask(bad))[0] for _ in range(3)] == [401, 401, 401]
+        assert (await client.ask(good))[0] == 200
+    assert len(taken) == 2
+
+
+async def test_a_refused_request_teaches_nothing_that_follows_it(
+    connect: Connect, start: Start, taken: list[Known]
+) -> None:
+    """The second is read while aiohttp is busy with the first: its head is not the first's."""
+    async with start(token="right") as running:
+        client = await connect(running)
+        good, bad = text("a", "Authorization: Bearer right"), text("a")
+        assert (await client.ask(bad + good))[0] == 401
+        assert (await client.read())[0] == 200
+        assert (await client.ask(bad))[0] == 401
+        other = await connect(running)
+        assert (await other.ask(bad))[0] == 401
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        {"model": "tiny", "input": ""},
+        {"model": "another", "input": "a"},
+        {"model": "tiny", "input": ["a", "b\0"]},
+        {"model": "tiny", "input": "a", "output_dtype": "int4"},
+        {"model": "tiny", "input": "a", "output_dtype": "int8", "dimensions": 9},
+    ],
+)
+async def test_mistakes_are_told_as_ever(connect: Connect, running: Running, body: object) -> None:
+    client = await connect(running)
+    sent = request("/v1/embeddings", body)
+    before = await (await connect(running)).ask(sent)
+    assert 400 <= before[0] < 500
+    assert (await client.ask(text("a")))[0] == 200
+    assert shared(await client.ask(sent)) == shared(before)
+    assert (await client.ask(text("a")))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("why", "status"),
+    [
+        (OverloadedError("full", retry_after=1), 429),
+        (TextError(0, "cannot be read"), 400),
+        (EngineError("broke"), 500),
+        (ValueError("unforeseen"), 500),
+    ],
+)
+async def test_failures_are_told_once_and_as_ever(
+    connect: Connect, running: Running, taken: list[Known], why: Exception, status: int
+) -> None:
+    provider = running.provider
+    client = await connect(running)
+    provider.failure = why
+    whole = await client.ask(text("a", output_dtype="int8"))
+    provider.failure = None
+    assert (await client.ask(text("a")))[0] == 200
+    calls: list[object] = []
+    embed = provider.embed
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        return await embed(*args, **options)
+
+    provider.embed = counted  # type: ignore[method-assign]
+    provider.failure = why
+    short = await client.ask(text("a", output_dtype="int8"))
+    assert (whole[0], len(calls), len(taken)) == (status, 1, 1)
+    if status != 500:  # that one tells the id of the request
+        assert shared(short) == shared(whole)
+    provider.failure = None
+    assert (await client.ask(text("a")))[0] == 200
+
+
+async def test_a_client_that_leaves_takes_its_work_along(
+    connect: Connect, running: Running, provider: FakeProvider, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    await client.ask(text("a"))
+    provider.gate.clear()
+    provider.started.clear()
+    client.writer.write(text("a"))
+    await asyncio.wait_for(provider.started.wait(), 5)
+    client.writer.transport.abort()
+    async with asyncio.timeout(5):
+        while not provider.cancelled:  # noqa: ASYNC110 - the provider's count, not an event
+            await asyncio.sleep(0.01)
+    provider.gate.set()
+    assert len(taken) == 1
+    _, body = await running.get("/metrics")
+    assert re.search(rb'cortex_embed_requests_total\{[^}]*status="499"[^}]*\} 1.0', body)
+
+
+async def test_clients_that_do_not_wait_are_answered_in_turn(
+    connect: Connect, running: Running, provider: FakeProvider, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    await client.ask(text("a"))
+    provider.gate.clear()
+    provider.started.clear()
+    client.writer.write(text("bb"))
+    await asyncio.wait_for(provider.started.wait(), 5)
+    for value in ("ccc", "dddd"):
+        client.writer.write(text(value))
+        await asyncio.sleep(0.02)
+    provider.gate.set()
+    tokens = [json.loads((await client.read())[2])["usage"]["total_tokens"] for _ in range(3)]
+    assert tokens == [2, 3, 4]
+    assert len(taken) == 3
+
+
+@pytest.mark.parametrize("at", ["before its body", "in its body"])
+async def test_a_body_that_comes_after_its_head(
+    connect: Connect, running: Running, taken: list[Known], at: str
+) -> None:
+    """As most of Python's clients send it."""
+    client = await connect(running)
+    for value in ("a", "bb", "ccc"):
+        sent = text(value)
+        cut = sent.index(b"\r\n\r\n") + 4 + (5 if at == "in its body" else 0)
+        _, _, body = await client.ask(sent[:cut], sent[cut:])
+        assert json.loads(body)["usage"]["total_tokens"] == len(value)
+    assert len(taken) == 2
+
+
+async def test_a_body_that_does_not_come(
+    connect: Connect, start: Start, taken: list[Known], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "_PATIENCE", 0.05)
+    async with start(body_timeout=0.3) as running:
+        client = await connect(running)
+        await client.ask(text("a"))
+        status, headers, body = await client.ask(text("b")[:-3])
+        assert (status, headers[b"connection"]) == (408, b"close")
+        assert b"--body-timeout" in body
+        slow = await connect(running)
+        assert (await slow.ask(text("b")[:-9], text("b")[-9:-4], text("b")[-4:]))[0] == 200
+    assert len(taken) <= 1
+
+
+async def test_any_cut_of_any_requests_gives_the_same_replies(
+    connect: Connect, running: Running
+) -> None:
+    """Bytes have no borders: whatever a client's writes are, each request gets its reply."""
+    chance = random.Random(7)  # noqa: S311
+    look = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    kinds = [text("a"), text("bb"), text("ccc", "X-Own: 1"), look, text(""), text("\u00e9" * 9)]
+    alone = [await (await connect(running)).ask(sent) for sent in kinds]
+    for _ in range(60):
+        chosen = [chance.randrange(len(kinds)) for _ in range(chance.randint(2, 5))]
+        stream = b"".join(kinds[one] for one in chosen)
+        starts = [0]
+        for one in chosen[:-1]:
+            starts.append(starts[-1] + len(kinds[one]))
+        cuts = chance.sample(range(1, len(stream)), chance.randint(0, 5))
+        if chance.random() < 0.5:
+            cuts += starts[1:]
+        cuts = sorted({0, *cuts, len(stream)})
+        client = await connect(running)
+        for begin, end in pairwise(cuts):
+            client.writer.write(stream[begin:end])
+            await asyncio.sleep(chance.choice((0, 0.001, 0.004)))
+        for one in chosen:
+            assert shared(await client.read()) == shared(alone[one])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        text("a").replace(b"Content-Length: ", b"Content-Length: 1\r\nContent-Length: "),
+        text("a").replace(b"Content-Length: ", b"Content-Length: +"),
+        text("a").replace(b"Content-Length: ", b"Content-Length: 0x"),
+        text("a", "Transfer-Encoding: chunked"),
+        text("a").replace(b"Host: localhost\r\n", b""),
+        text("a").replace(b"Host: localhost", b"Host: elsewhere.example"),
+    ],
+)
+async def test_heads_that_are_refused_stay_refused(
+    connect: Connect, running: Running, taken: list[Known], sent: bytes
+) -> None:
+    before = (await (await connect(running)).ask(sent))[0]
+    client = await connect(running)
+    assert (await client.ask(text("a")))[0] == 200
+    assert (await client.ask(sent))[0] == before
+    assert before >= 400 or b"Host" not in sent
+    assert len(taken) <= 1
+
+
+async def test_large_bodies_and_replies(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    """A thread takes what would hold up the event loop."""
+    client = await connect(running)
+    await client.ask(text("a"))
+    few = {"model": "tiny", "input": ["a"] * 13_000}  # 104,000 numbers
+    assert len(json.loads((await client.ask(request("/v1/embeddings", few)))[2])["data"]) == 13_000
+    assert len(taken) == 1
+    many = {"model": "tiny", "input": ["a" * 20] * 16_000}
+    assert (await client.ask(request("/v1/embeddings", many)))[0] == 200
+    assert len(taken) == 1
+
+
+async def test_not_with_a_log_of_every_request(
+    connect: Connect, start: Start, taken: list[Known]
+) -> None:
+    async with start(access_log=True) as running:
+        client = await connect(running)
+        assert [(await client.ask(text("a")))[0] for _ in range(2)] == [200, 200]
+    assert not taken
+
+
+async def test_not_where_pages_are_let_in(
+    connect: Connect, start: Start, taken: list[Known]
+) -> None:
+    """What their replies say depends on who asks."""
+    async with start(cors_origins=("http://a.example",)) as running:
+        client = await connect(running)
+        assert [(await client.ask(text("a")))[0] for _ in range(2)] == [200, 200]
+    assert not taken
+
+
+async def test_a_server_that_stops_answers_and_closes(
+    connect: Connect, running: Running, provider: FakeProvider, taken: list[Known]
+) -> None:
+    client, idle = await connect(running), await connect(running)
+    await client.ask(text("a"))
+    await idle.ask(text("a"))
+    provider.gate.clear()
+    provider.started.clear()
+    client.writer.write(text("a"))
+    await asyncio.wait_for(provider.started.wait(), 5)
+    running.server.stop()
+    await asyncio.wait_for(running.report.is_draining.wait(), 5)
+    assert ("draining", 1, "signal") in running.report.events
+    status, headers, _ = await idle.ask(text("a"))
+    assert (status, headers[b"connection"]) == (503, b"close")
+    provider.gate.set()
+    status, headers, _ = await client.read()
+    assert (status, headers[b"connection"]) == (200, b"close")
+    assert await client.is_ended()
+    assert await asyncio.wait_for(running.task, 5) == 0
+    assert len(taken) == 2
+
+
+async def test_a_model_that_is_not_in_memory_is_waited_for(
+    connect: Connect, start: Start, taken: list[Known]
+) -> None:
+    other = FakeProvider(replace(SPEC, id="other", repo="Maker/Other", aliases=()))
+    async with start(others=[other], load_wait=5.0) as running:
+        client = await connect(running)
+        await client.ask(text("a"))
+        assert (await client.ask(text("a", model="other")))[0] == 200
+    assert len(taken) == 1
+
+
+async def test_a_busy_connection_is_not_idle(
+    connect: Connect,
+    start: Start,
+    provider: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    taken: list[Known],
+) -> None:
+    """aiohttp closes a connection on which nothing happens, as far as it sees."""
+    monkeypatch.setattr(lifecycle, "Runner", partial(Runner, keepalive_timeout=0.4))
+    async with start() as running:
+        client = await connect(running)
+        for _ in range(6):
+            assert (await client.ask(text("a")))[0] == 200
+            await asyncio.sleep(0.15)
+        provider.gate.clear()
+        client.writer.write(text("a"))
+        await asyncio.sleep(0.2)
+        provider.gate.set()
+        assert (await client.read())[0] == 200
+        assert len(taken) == 6
+        assert await client.is_ended()
+
+
+async def test_so_many_heads_are_remembered(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    heads = [f"User-Agent: {number}" for number in range(fast_path._HEADS + 1)]
+    for head in heads:
+        assert (await client.ask(text("a", head)))[0] == 200
+    await client.ask(text("a", heads[0]))  # forgotten, and learned in place of the second
+    assert not taken
+    await client.ask(text("a", heads[-1]))
+    await client.ask(text("a", heads[0]))
+    assert len(taken) == 2
+
+
+async def test_a_head_that_is_too_long_is_not_remembered(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    for _ in range(2):
+        assert (await client.ask(text("a", f"User-Agent: {'u' * 4096}")))[0] == 200
+    assert not taken
