@@ -318,6 +318,9 @@ async def test_failures_are_told_once_and_as_ever(
     assert (whole[0], len(calls), len(taken)) == (status, 1, 1)
     if status != 500:  # that one tells the id of the request
         assert shared(short) == shared(whole)
+    _, metrics = await running.get("/metrics")
+    told = f'dialect="voyage",route="/v1/embeddings",status="{status}"'
+    assert f"cortex_embed_requests_total{{{told}}} 2.0" in metrics.decode()
     provider.failure = None
     assert (await client.ask(text("a")))[0] == 200
 
@@ -412,6 +415,41 @@ async def test_any_cut_of_any_requests_gives_the_same_replies(
             await asyncio.sleep(chance.choice((0, 0.001, 0.004)))
         for one in chosen:
             assert shared(await client.read()) == shared(alone[one])
+
+
+HALF = b"POST /nowhere HTTP/1.1\r\nX-Own: "
+
+
+async def test_the_rest_of_a_head_that_looks_like_a_request(
+    connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    """One request and half a head in one write: what follows belongs to that head."""
+    client = await connect(running)
+    await client.ask(text("a"))
+    assert (await client.ask(text("a") + HALF))[0] == 200
+    assert (await client.ask(text("a")))[0] == 404
+    assert not taken
+
+
+async def test_a_body_and_half_a_head_at_once(
+    connect: Connect, running: Running, taken: list[Known], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both before the work on the first goes on, which no event loop promises not to do."""
+    client, first = await connect(running), text("bb")
+    await client.ask(text("a"))
+    received = fast_path.Connection.data_received
+
+    def cut(self: fast_path.Connection, data: bytes) -> None:
+        begin = first.index(b"\r\n\r\n") + 4
+        for piece in (data[:begin], data[begin : len(first)], data[len(first) :]):
+            received(self, piece)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fast_path.Connection, "data_received", cut)
+        reply = await client.ask(first + HALF)
+    assert json.loads(reply[2])["usage"]["total_tokens"] == 2
+    assert (await client.ask(text("a")))[0] == 404
+    assert not taken
 
 
 @pytest.mark.parametrize(

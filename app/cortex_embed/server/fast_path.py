@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d{1,9})(?=\r\n)", re.IGNORECASE)
-_BODY = re.compile(rb"\r\n(?:Content-Length|Transfer-Encoding)", re.IGNORECASE)
 # What a request may send and be like the one before it. Whatever else is asked of a header, now or
 # one day (a trace, a fingerprint, an id to echo), is asked on the whole way.
 _PLAIN = re.compile(
@@ -98,10 +97,9 @@ class FastPath:
         if not isinstance(handler, partial) or handler.func is not handlers.embed:
             return
         headers = request.headers
-        is_plain = (
-            all(map(_PLAIN.fullmatch, headers)) and len(headers.getall("Content-Length", ())) == 1
-        )
-        if not is_plain or request.version != (1, 1) or not request.keep_alive:
+        if request.version != (1, 1) or not request.keep_alive:
+            return
+        if not all(map(_PLAIN.fullmatch, headers)):
             return
         if len(self._heads) >= _HEADS:
             del self._heads[next(iter(self._heads))]
@@ -214,13 +212,14 @@ class Connection(RequestHandler):
         return True
 
     def _follow(self, data: bytes, owed: int) -> None:
-        """Keep account of what aiohttp gets and `_short` did not tell."""
+        """Keep account of what aiohttp gets and `_short` did not tell. A head without a length may
+        have a body after all, in chunks: aiohttp is not idle then until it is read."""
         if owed:
             self._owe(owed - len(data))
             return
         ends = data.find(_END) == len(data) - len(_END)
         self.head = None
-        self.owed = 0 if ends and self._is_idle and not _BODY.search(data) else None
+        self.owed = 0 if ends and self._is_idle else None
 
     def _owe(self, owed: int) -> None:
         """So many bytes of the body are still to come; fewer than none are of another request."""
