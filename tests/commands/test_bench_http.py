@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortex_embed.commands import bench_http
 from cortex_embed.commands.bench_http import HttpClient, ResponseParser, tokens_of
-from cortex_embed.errors import UsageError
+from cortex_embed.errors import TargetError, UsageError
 from tests.commands.openai_stub import body, response
 
 
@@ -68,3 +71,21 @@ def test_what_is_not_http_is_an_error() -> None:
 )
 def test_tokens_are_found_without_parsing(content: bytes, tokens: int | None) -> None:
     assert tokens_of(content) == tokens
+
+
+async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_http, "_PATIENCE", 0.1)
+    left = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        with pytest.raises(TargetError, match="did not answer within"):
+            await client.send(0, client.request("GET", "/models"))
+        await client.close()
+        await asyncio.wait_for(left.wait(), 5)

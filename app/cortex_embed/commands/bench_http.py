@@ -127,6 +127,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._parser = ResponseParser()
         self._waiter: asyncio.Future[Response] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,6 +150,8 @@ class _Connection(asyncio.Protocol):
 
     def _settle(self, outcome: Response | Exception) -> None:
         waiter, self._waiter = self._waiter, None
+        if self._patience is not None:
+            self._patience.cancel()
         if waiter is None or waiter.done():
             return
         if isinstance(outcome, Response):
@@ -160,7 +163,10 @@ class _Connection(asyncio.Protocol):
         """Send `request`, await its response. Raises OSError, TargetError."""
         if self.transport is None:
             raise ConnectionResetError("the connection is closed")
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        # A timer of its own: `asyncio.timeout` takes as long as reading the response.
+        self._patience = loop.call_later(_PATIENCE, self._settle, TimeoutError())
         self.transport.write(request)
         return await self._waiter
 
@@ -204,16 +210,15 @@ class HttpClient:
         """
         connection = self._connections.get(slot)
         try:
-            async with asyncio.timeout(_PATIENCE):
-                if connection is None or connection.transport is None:
+            if connection is None or connection.transport is None:
+                connection = self._connections[slot] = await self._connect()
+                response = await connection.exchange(request)
+            else:
+                try:
+                    response = await connection.exchange(request)
+                except ConnectionError:  # closed while it was idle, which a server may do
                     connection = self._connections[slot] = await self._connect()
                     response = await connection.exchange(request)
-                else:
-                    try:
-                        response = await connection.exchange(request)
-                    except ConnectionError:  # closed while it was idle, which a server may do
-                        connection = self._connections[slot] = await self._connect()
-                        response = await connection.exchange(request)
         except TimeoutError:
             raise TargetError(f"{self.where} did not answer within {_PATIENCE:.0f} s.") from None
         except OSError as why:
@@ -228,9 +233,10 @@ class HttpClient:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            _Connection, self._host, self._port, ssl=self._context()
-        )
+        async with asyncio.timeout(_PATIENCE):
+            _, connection = await loop.create_connection(
+                _Connection, self._host, self._port, ssl=self._context()
+            )
         return connection
 
     def _context(self) -> ssl.SSLContext | None:
