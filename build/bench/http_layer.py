@@ -59,10 +59,11 @@ class Case:
     encoding: str
     connections: int
     model: str = _MODEL
+    headers: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        return f"{self.path} {self.encoding}"
+        return f"{self.path} {self.encoding}" + (", with a request id" if self.headers else "")
 
     def body(self) -> bytes:
         texts = [WORDS.format(number) for number in range(self.texts)]
@@ -72,14 +73,19 @@ class Case:
         return json.dumps(fields).encode()
 
 
+_KINDS: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
+    ("/v1/embeddings", "float", 1, ()),
+    # An id is echoed, so these take the whole way through the server, each time.
+    ("/v1/embeddings", "float", 1, ("X-Request-Id: one-of-the-bench",)),
+    ("/v1/embeddings", "float", 256, ()),
+    ("/v1/embeddings", "base64", 1, ()),
+    ("/v1/embeddings", "base64", 256, ()),
+    ("/embed", "float", 1, ()),
+    ("/embed", "float", 256, ()),
+)
 CASES = tuple(
-    Case(path, texts, encoding, connections)
-    for path, encoding in (
-        ("/v1/embeddings", "float"),
-        ("/v1/embeddings", "base64"),
-        ("/embed", "float"),
-    )
-    for texts in (1, 256)
+    Case(path, texts, encoding, connections, headers=headers)
+    for path, encoding, texts, headers in _KINDS
     for connections in (1, 64)
 )
 
@@ -132,6 +138,7 @@ def bare(port: int, answer: Path) -> list[str]:
 def load(url: str, case: Case, body: Path, seconds: float) -> dict[str, Any]:
     """The figures of one run of the load generator. Raises RuntimeError."""
     spec = {"url": url, "path": case.path, "body": str(body), "batch": case.texts}
+    spec["headers"] = case.headers
     spec |= {"concurrency": case.connections, "seconds": seconds}
     done = subprocess.run(
         [sys.executable, "-m", "bench.loadgen", json.dumps(spec)],

@@ -2,7 +2,8 @@
 
 Its own process, so that the orchestrator, a second load, or the server's start never share its
 event loop. One JSON object as the argument, one JSON object on stdout. `texts` and `batch` are
-sent to OpenAI's route; `path` and `body` instead name one request, sent again and again.
+sent to OpenAI's route; `path` and `body` instead name one request, sent again and again, with
+`headers` if there are some.
 
     python -m bench.loadgen '{"url": ..., "texts": FILE, "batch": 1, "concurrency": 64, ...}'
 """
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class OneRequest:
     """A target that is sent the same bytes each time. Implements `bench_load.Target`."""
 
-    def __init__(self, url: str, path: str, body: bytes) -> None:
-        self._client = HttpClient(url)
+    def __init__(self, url: str, path: str, body: bytes, headers: Sequence[str] = ()) -> None:
+        self._client = HttpClient(url, headers)
         self.title = self._client.where + path
         self._request = self._client.request("POST", path, body)
 
@@ -52,7 +53,7 @@ def target_of(spec: dict[str, Any]) -> tuple[OneRequest | HttpTarget, list[str]]
     """What is loaded, and the texts it is sent."""
     if "body" in spec:
         body = Path(spec["body"]).read_bytes()
-        return OneRequest(spec["url"], spec["path"], body), []
+        return OneRequest(spec["url"], spec["path"], body, spec.get("headers", ())), []
     texts = json.loads(Path(spec["texts"]).read_text(encoding="utf-8"))
     encoding = spec.get("encoding", "float")
     return HttpTarget(spec["url"], spec.get("model"), encoding=encoding), texts

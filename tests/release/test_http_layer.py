@@ -26,6 +26,14 @@ def test_a_row_has_both_servers(encoding: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a server is stopped by a signal")
+def test_headers_are_sent_and_told(tmp_path: Path) -> None:
+    """The bare server reads none; ours refuses this one."""
+    refused = Case("/embed", 1, "float", 1, headers=("Host: elsewhere.example",))
+    with pytest.raises(RuntimeError, match="with a request id: .*403"):
+        measure(refused, tmp_path, rounds=1, seconds=0.3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a server is stopped by a signal")
 def test_a_profile_names_our_functions(tmp_path: Path) -> None:
     profiled(Case("/embed", 2, "float", 2), tmp_path, seconds=0.3)
     figures = pstats.Stats(str(tmp_path / "profile"))
@@ -47,4 +55,4 @@ def test_ratios_are_taken_round_by_round() -> None:
     pairs = [(sample(50), sample(100)), (sample(5), sample(10)), (sample(60), sample(100))]
     row = report(Case("/embed", 1, "float", 1), pairs)
     assert "| 50 | 100 | 0.50 |" in row
-    assert len(http_layer.CASES) == len(set(http_layer.CASES)) == 12
+    assert len(http_layer.CASES) == len(set(http_layer.CASES)) == 14
