@@ -43,7 +43,7 @@ class OneRequest:
         if refused(response):
             return Answer(None, refused=True)
         require_success(response, self.title)
-        return Answer(None)
+        return Answer(None, seconds=response.seconds)
 
     async def close(self) -> None:
         await self._client.close()

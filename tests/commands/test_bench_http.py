@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,29 @@ def test_what_is_not_http_is_an_error() -> None:
 )
 def test_tokens_are_found_without_parsing(content: bytes, tokens: int | None) -> None:
     assert tokens_of(content) == tokens
+
+
+async def test_the_time_is_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of this process, which may turn to the answer later."""
+    received = bench_http._Connection.data_received
+
+    def late(self: bench_http._Connection, data: bytes) -> None:
+        received(self, data)
+        time.sleep(0.4)
+
+    monkeypatch.setattr(bench_http._Connection, "data_received", late)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        answer = await client.send(0, client.request("GET", "/models"))
+        await client.close()
+    assert 0.09 < answer.seconds < 0.4
 
 
 async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

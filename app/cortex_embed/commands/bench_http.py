@@ -8,6 +8,7 @@ the first answer of a run every vector.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,13 +24,17 @@ _SHOWN = 300
 _PATIENCE = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
-    """A complete response; `closes` means that the server ends the connection after it."""
+    """A complete response; `closes` means that the server ends the connection after it.
+
+    It came so many `seconds` after its request was sent.
+    """
 
     status: int
     body: bytes
     closes: bool
+    seconds: float = 0.0
 
 
 class ResponseParser:
@@ -128,6 +133,7 @@ class _Connection(asyncio.Protocol):
         self._parser = ResponseParser()
         self._waiter: asyncio.Future[Response] | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._sent = 0.0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,6 +161,8 @@ class _Connection(asyncio.Protocol):
         if waiter is None or waiter.done():
             return
         if isinstance(outcome, Response):
+            # Here, before the event loop turns to whoever waits: that is not the server's time.
+            outcome.seconds = time.perf_counter() - self._sent
             waiter.set_result(outcome)
         else:
             waiter.set_exception(outcome)
@@ -167,6 +175,7 @@ class _Connection(asyncio.Protocol):
         self._waiter = loop.create_future()
         # A timer of its own: `asyncio.timeout` takes as long as reading the response.
         self._patience = loop.call_later(_PATIENCE, self._settle, TimeoutError())
+        self._sent = time.perf_counter()
         self.transport.write(request)
         return await self._waiter
 

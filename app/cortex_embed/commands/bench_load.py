@@ -38,10 +38,14 @@ _REFUSED_PAUSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request's end. `tokens` is None where the target does not say."""
+    """One request's end. `tokens` is None where the target does not say.
+
+    `seconds` from the request sent to the whole answer received; None where nothing is sent.
+    """
 
     tokens: int | None
     refused: bool = False
+    seconds: float | None = None
 
 
 class Target(Protocol):
@@ -139,7 +143,7 @@ class HttpTarget:
         if refused(response):
             return Answer(None, refused=True)
         require_success(response, self._client.where)
-        return Answer(tokens_of(response.body))
+        return Answer(tokens_of(response.body), seconds=response.seconds)
 
     async def close(self) -> None:
         await self._client.close()
@@ -181,7 +185,7 @@ class _Window:
         if answer.refused:
             self.refused += 1
         else:
-            self.latencies.append(now - started)
+            self.latencies.append(now - started if answer.seconds is None else answer.seconds)
             self.tokens += answer.tokens or 0
             self.tokens_known = self.tokens_known and answer.tokens is not None
         # A slow target gets overtime until a few requests have ended.

@@ -126,6 +126,7 @@ class FastPath:
             if not service.is_at_hand(asked.request.model):
                 return None
             payload, headers = await handlers.embedded(speaker, service, asked)
+            reply = self._reply(payload, headers)
         except asyncio.CancelledError:
             if dialect is not None:
                 self._count(dialect, known, CLIENT_LEFT, began)
@@ -133,7 +134,7 @@ class FastPath:
         except Exception as why:
             return Failure(why, dialect)
         self._count(dialect, known, 200, began)
-        return self._reply(payload, headers)
+        return reply
 
     def _count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
