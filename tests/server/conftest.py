@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -33,11 +34,13 @@ from cortex_embed.domain import (
 )
 from cortex_embed.errors import EmbedError
 from cortex_embed.models.obtain import Progress
+from cortex_embed.server.fast_path import FastPath, Known
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.reporter import StopReason
 from cortex_embed.server.sockets import Listener, bind
 from cortex_embed.server.unix_sockets import bind_unix
 from cortex_embed.service import EmbeddingService, ServedModel
+from tests.server.raw import Client, Connect
 
 SPEC = ModelSpec(
     id="tiny",
@@ -273,3 +276,33 @@ def start(provider: FakeProvider) -> Start:
 async def running(start: Start) -> AsyncIterator[Running]:
     async with start() as one:
         yield one
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Connections that are closed in the end."""
+    clients: list[Client] = []
+
+    async def opened(running: Running) -> Client:
+        clients.append(Client(*await running.raw()))
+        return clients[-1]
+
+    yield opened
+    for client in clients:
+        client.writer.close()
+        with suppress(OSError):
+            await client.writer.wait_closed()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
+    """The requests that went the short way, whatever became of them."""
+    seen: list[Known] = []
+    answer = FastPath.answer
+
+    async def spied(self: FastPath, known: Known, body: bytes, began: float) -> Any:
+        seen.append(known)
+        return await answer(self, known, body, began)
+
+    monkeypatch.setattr(FastPath, "answer", spied)
+    return seen

@@ -7,28 +7,23 @@ import ast
 import asyncio
 import inspect
 import json
-import random
 import re
-from contextlib import suppress
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
-from cortex_embed.server import fast_path, handlers, lifecycle
-from cortex_embed.server.fast_path import FastPath, Known, Runner
+from cortex_embed.server import fast_path, handlers
+from cortex_embed.server.fast_path import Known
 from cortex_embed.server.routes import ROUTES
 from tests.server.conftest import SPEC, FakeProvider
+from tests.server.raw import hold, request, shared, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
     from tests.server.conftest import Running, Start
-
-    Connect = Callable[[Running], Awaitable["Client"]]
+    from tests.server.raw import Connect
 
 BODIES: dict[str, Any] = {
     "/embed": {"texts": ["a", "b"]},
@@ -46,84 +41,6 @@ BODIES: dict[str, Any] = {
         "embedding_types": ["float"],
     },
 }
-_OWN_OF_EACH = {b"x-request-id", b"date"}
-_COHERES_ID = rb'"id":"[0-9a-f-]{36}",'
-Reply = tuple[int, dict[bytes, bytes], bytes]
-
-
-class Client:
-    """One connection that sends bytes as they are."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self.writer = reader, writer
-
-    async def read(self) -> Reply:
-        async with asyncio.timeout(10):
-            head = await self._reader.readuntil(b"\r\n\r\n")
-            status, *lines = head[:-4].split(b"\r\n")
-            headers = {
-                name.lower(): value for name, value in (line.split(b": ", 1) for line in lines)
-            }
-            body = await self._reader.readexactly(int(headers[b"content-length"]))
-        return int(status.split()[1]), headers, body
-
-    async def ask(self, *pieces: bytes) -> Reply:
-        for number, piece in enumerate(pieces):
-            if number:
-                await asyncio.sleep(0.02)  # so that the server reads them one at a time
-            self.writer.write(piece)
-        return await self.read()
-
-    async def is_ended(self) -> bool:
-        async with asyncio.timeout(10):
-            return await self._reader.read() == b""
-
-
-def request(path: str, body: object, *more: str) -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = (f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(data)}", *more)
-    return "\r\n".join((*lines, "\r\n")).encode() + data
-
-
-def text(value: str, *more: str, **fields: object) -> bytes:
-    return request("/v1/embeddings", {"model": "tiny", "input": value} | fields, *more)
-
-
-def shared(reply: Reply) -> Reply:
-    """What two replies to the same question have in common."""
-    status, headers, body = reply
-    body = re.sub(_COHERES_ID, b"", body)
-    return status, {k: v for k, v in headers.items() if k not in _OWN_OF_EACH}, body
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """Connections that are closed in the end."""
-    clients: list[Client] = []
-
-    async def opened(running: Running) -> Client:
-        clients.append(Client(*await running.raw()))
-        return clients[-1]
-
-    yield opened
-    for client in clients:
-        client.writer.close()
-        with suppress(OSError):
-            await client.writer.wait_closed()
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
-    """The requests that went the short way, whatever became of them."""
-    seen: list[Known] = []
-    answer = FastPath.answer
-
-    async def spied(self: FastPath, known: Known, body: bytes, began: float) -> Any:
-        seen.append(known)
-        return await answer(self, known, body, began)
-
-    monkeypatch.setattr(FastPath, "answer", spied)
-    return seen
 
 
 def test_every_route_with_a_short_way_is_tried_here() -> None:
@@ -226,17 +143,6 @@ async def test_other_kinds_of_requests_are_not_learned(
     assert not taken
 
 
-async def test_between_others_on_one_connection(
-    connect: Connect, running: Running, taken: list[Known]
-) -> None:
-    client = await connect(running)
-    look = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for sent in (text("a"), look, text("b"), look, request("/embed", {"texts": []}), text("c")):
-        status = (await client.ask(sent))[0]
-        assert status == (400 if b"[]" in sent else 200)
-    assert len(taken) == 2
-
-
 async def test_a_key_is_needed_every_time(
     connect: Connect, start: Start, taken: list[Known]
 ) -> None:
@@ -248,21 +154,6 @@ async def test_a_key_is_needed_every_time(
             assert [(await client.ask(bad))[0] for _ in range(3)] == [401, 401, 401]
         assert (await client.ask(good))[0] == 200
     assert len(taken) == 2
-
-
-async def test_a_refused_request_teaches_nothing_that_follows_it(
-    connect: Connect, start: Start, taken: list[Known]
-) -> None:
-    """The second is read while aiohttp is busy with the first: its head is not the first's."""
-    async with start(token="right") as running:
-        client = await connect(running)
-        good, bad = text("a", "Authorization: Bearer right"), text("a")
-        assert (await client.ask(bad + good))[0] == 401
-        assert (await client.read())[0] == 200
-        assert (await client.ask(bad))[0] == 401
-        other = await connect(running)
-        assert (await other.ask(bad))[0] == 401
-    assert not taken
 
 
 @pytest.mark.parametrize(
@@ -330,10 +221,7 @@ async def test_a_client_that_leaves_takes_its_work_along(
 ) -> None:
     client = await connect(running)
     await client.ask(text("a"))
-    provider.gate.clear()
-    provider.started.clear()
-    client.writer.write(text("a"))
-    await asyncio.wait_for(provider.started.wait(), 5)
+    await hold(provider, client, text("a"))
     client.writer.transport.abort()
     async with asyncio.timeout(5):
         while not provider.cancelled:  # noqa: ASYNC110 - the provider's count, not an event
@@ -342,136 +230,6 @@ async def test_a_client_that_leaves_takes_its_work_along(
     assert len(taken) == 1
     _, body = await running.get("/metrics")
     assert re.search(rb'cortex_embed_requests_total\{[^}]*status="499"[^}]*\} 1.0', body)
-
-
-async def test_clients_that_do_not_wait_are_answered_in_turn(
-    connect: Connect, running: Running, provider: FakeProvider, taken: list[Known]
-) -> None:
-    client = await connect(running)
-    await client.ask(text("a"))
-    provider.gate.clear()
-    provider.started.clear()
-    client.writer.write(text("bb"))
-    await asyncio.wait_for(provider.started.wait(), 5)
-    for value in ("ccc", "dddd"):
-        client.writer.write(text(value))
-        await asyncio.sleep(0.02)
-    provider.gate.set()
-    tokens = [json.loads((await client.read())[2])["usage"]["total_tokens"] for _ in range(3)]
-    assert tokens == [2, 3, 4]
-    assert len(taken) == 3
-
-
-@pytest.mark.parametrize("at", ["before its body", "in its body"])
-async def test_a_body_that_comes_after_its_head(
-    connect: Connect, running: Running, taken: list[Known], at: str
-) -> None:
-    """As most of Python's clients send it."""
-    client = await connect(running)
-    for value in ("a", "bb", "ccc"):
-        sent = text(value)
-        cut = sent.index(b"\r\n\r\n") + 4 + (5 if at == "in its body" else 0)
-        _, _, body = await client.ask(sent[:cut], sent[cut:])
-        assert json.loads(body)["usage"]["total_tokens"] == len(value)
-    assert len(taken) == 2
-
-
-async def test_a_body_that_does_not_come(
-    connect: Connect, start: Start, taken: list[Known], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast_path, "_PATIENCE", 0.05)
-    async with start(body_timeout=0.3) as running:
-        client = await connect(running)
-        await client.ask(text("a"))
-        status, headers, body = await client.ask(text("b")[:-3])
-        assert (status, headers[b"connection"]) == (408, b"close")
-        assert b"--body-timeout" in body
-        slow = await connect(running)
-        assert (await slow.ask(text("b")[:-9], text("b")[-9:-4], text("b")[-4:]))[0] == 200
-    assert len(taken) <= 1
-
-
-async def test_any_cut_of_any_requests_gives_the_same_replies(
-    connect: Connect, running: Running
-) -> None:
-    """Bytes have no borders: whatever a client's writes are, each request gets its reply."""
-    chance = random.Random(7)  # noqa: S311
-    look = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    kinds = [text("a"), text("bb"), text("ccc", "X-Own: 1"), look, text(""), text("\u00e9" * 9)]
-    alone = [await (await connect(running)).ask(sent) for sent in kinds]
-    for _ in range(60):
-        chosen = [chance.randrange(len(kinds)) for _ in range(chance.randint(2, 5))]
-        stream = b"".join(kinds[one] for one in chosen)
-        starts = [0]
-        for one in chosen[:-1]:
-            starts.append(starts[-1] + len(kinds[one]))
-        cuts = chance.sample(range(1, len(stream)), chance.randint(0, 5))
-        if chance.random() < 0.5:
-            cuts += starts[1:]
-        cuts = sorted({0, *cuts, len(stream)})
-        client = await connect(running)
-        for begin, end in pairwise(cuts):
-            client.writer.write(stream[begin:end])
-            await asyncio.sleep(chance.choice((0, 0.001, 0.004)))
-        for one in chosen:
-            assert shared(await client.read()) == shared(alone[one])
-
-
-HALF = b"POST /nowhere HTTP/1.1\r\nX-Own: "
-
-
-async def test_the_rest_of_a_head_that_looks_like_a_request(
-    connect: Connect, running: Running, taken: list[Known]
-) -> None:
-    """One request and half a head in one write: what follows belongs to that head."""
-    client = await connect(running)
-    await client.ask(text("a"))
-    assert (await client.ask(text("a") + HALF))[0] == 200
-    assert (await client.ask(text("a")))[0] == 404
-    assert not taken
-
-
-async def test_a_body_and_half_a_head_at_once(
-    connect: Connect, running: Running, taken: list[Known], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both before the work on the first goes on, which no event loop promises not to do."""
-    client, first = await connect(running), text("bb")
-    await client.ask(text("a"))
-    received = fast_path.Connection.data_received
-
-    def cut(self: fast_path.Connection, data: bytes) -> None:
-        begin = first.index(b"\r\n\r\n") + 4
-        for piece in (data[:begin], data[begin : len(first)], data[len(first) :]):
-            received(self, piece)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(fast_path.Connection, "data_received", cut)
-        reply = await client.ask(first + HALF)
-    assert json.loads(reply[2])["usage"]["total_tokens"] == 2
-    assert (await client.ask(text("a")))[0] == 404
-    assert not taken
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        text("a").replace(b"Content-Length: ", b"Content-Length: 1\r\nContent-Length: "),
-        text("a").replace(b"Content-Length: ", b"Content-Length: +"),
-        text("a").replace(b"Content-Length: ", b"Content-Length: 0x"),
-        text("a", "Transfer-Encoding: chunked"),
-        text("a").replace(b"Host: localhost\r\n", b""),
-        text("a").replace(b"Host: localhost", b"Host: elsewhere.example"),
-    ],
-)
-async def test_heads_that_are_refused_stay_refused(
-    connect: Connect, running: Running, taken: list[Known], sent: bytes
-) -> None:
-    before = (await (await connect(running)).ask(sent))[0]
-    client = await connect(running)
-    assert (await client.ask(text("a")))[0] == 200
-    assert (await client.ask(sent))[0] == before
-    assert before >= 400 or b"Host" not in sent
-    assert len(taken) <= 1
 
 
 async def test_large_bodies_and_replies(
@@ -513,10 +271,7 @@ async def test_a_server_that_stops_answers_and_closes(
     client, idle = await connect(running), await connect(running)
     await client.ask(text("a"))
     await idle.ask(text("a"))
-    provider.gate.clear()
-    provider.started.clear()
-    client.writer.write(text("a"))
-    await asyncio.wait_for(provider.started.wait(), 5)
+    await hold(provider, client, text("a"))
     running.server.stop()
     await asyncio.wait_for(running.report.is_draining.wait(), 5)
     assert ("draining", 1, "signal") in running.report.events
@@ -541,29 +296,6 @@ async def test_a_model_that_is_not_in_memory_is_waited_for(
     assert len(taken) == 1
 
 
-async def test_a_busy_connection_is_not_idle(
-    connect: Connect,
-    start: Start,
-    provider: FakeProvider,
-    monkeypatch: pytest.MonkeyPatch,
-    taken: list[Known],
-) -> None:
-    """aiohttp closes a connection on which nothing happens, as far as it sees."""
-    monkeypatch.setattr(lifecycle, "Runner", partial(Runner, keepalive_timeout=0.4))
-    async with start() as running:
-        client = await connect(running)
-        for _ in range(6):
-            assert (await client.ask(text("a")))[0] == 200
-            await asyncio.sleep(0.15)
-        provider.gate.clear()
-        client.writer.write(text("a"))
-        await asyncio.sleep(0.2)
-        provider.gate.set()
-        assert (await client.read())[0] == 200
-        assert len(taken) == 6
-        assert await client.is_ended()
-
-
 async def test_so_many_heads_are_remembered(
     connect: Connect, running: Running, taken: list[Known]
 ) -> None:
@@ -576,12 +308,3 @@ async def test_so_many_heads_are_remembered(
     await client.ask(text("a", heads[-1]))
     await client.ask(text("a", heads[0]))
     assert len(taken) == 2
-
-
-async def test_a_head_that_is_too_long_is_not_remembered(
-    connect: Connect, running: Running, taken: list[Known]
-) -> None:
-    client = await connect(running)
-    for _ in range(2):
-        assert (await client.ask(text("a", f"User-Agent: {'u' * 4096}")))[0] == 200
-    assert not taken
