@@ -3,8 +3,9 @@
 A client's heads are alike, byte for byte, but for `Content-Length`. The first takes the whole way:
 aiohttp's parser, router, tasks and response, our middleware and handler. Those that follow need
 none of it, only their bodies are new; for one short text, that way is two fifths of what the event
-loop has to do (`nox -s http`). It must never give another answer than the whole way does: what it cannot answer with
-200 it leaves to that way, the error included, and who may come in was decided there.
+loop has to do (`nox -s http`). It must never give another answer than the whole way does: what it
+cannot answer with 200 it leaves to that way, the error included, and who may come in was decided
+there.
 
 It leans on aiohttp's `RequestHandler`, and on names of it that are not public (`_USED`).
 """
