@@ -50,7 +50,7 @@ def inner() -> None:
         watch.start()
     sys.stdout.write(json.dumps({"event": "ready", "pid": os.getpid()}) + "\n")
     sys.stdout.flush()
-    temp = Path(tempfile.gettempdir())
+    temp = Path(os.environ["TMPDIR"])  # not gettempdir, for the same reason as in `outer`
     threading.Thread(target=sweep, args=(temp,), daemon=True).start()
     time.sleep(LIFETIME)
 
