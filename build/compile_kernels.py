@@ -53,7 +53,7 @@ SOURCES: dict[str, dict[str, Flags]] = {
         "avx_vnni.c": (*_AVX2, "-mavxvnni", *_DOT),
         "avx512.c": _AVX512,
         "avx512_vnni.c": (*_AVX512, "-mavx512vnni", *_DOT),
-        "amx.c": (*_AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", *_DOT),
+        "amx.c": (*_AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16", *_DOT),
     },
     # zig's -march knows no `armv8.2-a`, and v8.2 as a whole is more than the check asks for.
     "arm64": {"kernels.c": (), "queue.c": (), "neon_dot.c": ("-mcpu=generic+dotprod",)},

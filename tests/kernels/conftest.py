@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from cortex_embed.kernels.binding import aligned
 from tests.kernels.processors import compile_probe
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class Probe:
         library.probe_attention.argtypes = [
             _INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER,
         ]  # fmt: skip
+        for name, result, arguments in (
+            ("packed", _LONG, [_INT, _INT]),
+            ("room", _LONG, [_LONG, _INT]),
+            ("pack", None, [_POINTER, _POINTER, _INT, _INT, _POINTER]),
+            ("linear", None, [_POINTER, _LONG, _INT, _INT, _POINTER, _POINTER, _POINTER]),
+        ):
+            function = getattr(library, f"probe_{name}")
+            function.restype, function.argtypes = result, arguments
 
     def attention(self, q: Floats, k: Floats, v: Floats, *, integers: bool) -> Floats:
         """float32 [queries, width], [count, width] twice → float32 [queries, width]."""
@@ -39,6 +48,24 @@ class Probe:
         self._library.probe_attention(
             integers, q.ctypes.data, len(q), k.ctypes.data, v.ctypes.data, count, width,
             scratch.ctypes.data, out.ctypes.data,
+        )  # fmt: skip
+        return out
+
+    def linear(self, a: Floats, weight: Floats, bias: Floats) -> Floats:
+        """float32 [count, inputs], [inputs, outputs], [outputs] → float32 [count, outputs]: a linear
+        layer in floats. Inputs and outputs are multiples of 64."""
+        count, (inputs, outputs) = len(a), weight.shape
+        assert all(x.dtype == np.float32 and x.flags.c_contiguous for x in (a, weight, bias))
+        packed = aligned(self._library.probe_packed(inputs, outputs))
+        self._library.probe_pack(
+            weight.ctypes.data, bias.ctypes.data, inputs, outputs, packed.ctypes.data
+        )
+        room = aligned(self._library.probe_room(count, max(inputs, outputs)))
+        room[:] = 0xFF
+        out = np.zeros((count, outputs), np.float32)
+        self._library.probe_linear(
+            a.ctypes.data, count, inputs, outputs, packed.ctypes.data, room.ctypes.data,
+            out.ctypes.data,
         )  # fmt: skip
         return out
 

@@ -61,7 +61,9 @@ def compile_probe(instruction_set: str, out: Path) -> Path:
     made = out / compile_kernels.library_name(MACHINE)
     flags = (*compile_kernels.COMMON, *compile_kernels.SOURCES[MACHINE.arch][source])
     include = (f"-I{compile_kernels.KERNELS}", f'-DSOURCE="{source}"', "-Wno-unused-function")
-    zig(NATIVE, *flags, *include, "-shared", "probe.c", "-o", str(made), cwd=HERE)
+    # AMX's attention in integers is the other's.
+    more = (str(compile_kernels.KERNELS / "avx512_vnni.c"),) if instruction_set == "AMX" else ()
+    zig(NATIVE, *flags, *include, "-shared", "probe.c", *more, "-o", str(made), cwd=HERE)
     return made
 
 

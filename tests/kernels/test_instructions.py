@@ -105,11 +105,11 @@ def test_the_dot_product_is_where_it_is_asked_for(code: dict[str, list[Instructi
 
 
 def test_tiles_are_where_they_are_asked_for(code: dict[str, list[Instruction]]) -> None:
-    """Those of AMX-TILE and AMX-INT8; whoever configures them gives them back."""
+    """Those of AMX-TILE, AMX-INT8 and AMX-BF16; whoever configures them gives them back."""
     found = {s: {i.mnemonic for i in c if TILES.fullmatch(i.mnemonic)} for s, c in code.items()}
     assert found.pop("amx.c") == {
         "ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored",
-        "tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud",
+        "tdpbssd", "tdpbsud", "tdpbusd", "tdpbuud", "tdpbf16ps",
     }  # fmt: skip
     assert not any(found.values())
 

@@ -1,7 +1,8 @@
 """The same bits from every processor: harness.c here, under qemu and under wine.
 
 What it must print is in tests/data/kernels.txt, since no machine of CI has all processors: each
-compares with that. Whoever changes the arithmetic on purpose writes it anew with
+compares with that. AMX's floats have bits of their own, in kernels_amx.txt (test_floats.py holds how
+near they are). Whoever changes the arithmetic on purpose writes both anew with, where there is AMX,
 
     python -m tests.kernels.test_processors
 
@@ -30,12 +31,25 @@ from tests.kernels.processors import (
 )
 
 EXPECTED = Path(__file__).parent.parent / "data" / "kernels.txt"
+AMX_FLOATS = EXPECTED.with_name("kernels_amx.txt")
 QEMU = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 WINE = shutil.which("wine")
 NOT_THERE = 3
 NEON = INSTRUCTION_SETS.index("NEON dot product")
 # The first time, zig compiles a C library for the other system; then qemu interprets.
 pytestmark = pytest.mark.timeout(900)
+
+
+def expected(name: str) -> str:
+    lines = EXPECTED.read_text(encoding="utf-8").splitlines(keepends=True)
+    if name == "AMX":
+        lines = [line for line in lines if not line.startswith("fp32")]
+        lines += AMX_FLOATS.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(sorted(lines))
+
+
+def in_order(printed: str) -> str:
+    return "".join(sorted(printed.splitlines(keepends=True)))
 
 
 def harness(triple: str, out: Path) -> Path:
@@ -59,10 +73,9 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_instruction_set_of_this_processor(
     place: str, native: Path, kernel_sets: tuple[str, ...]
 ) -> None:
-    expected = EXPECTED.read_text(encoding="utf-8")
     for name in kernel_sets:
         got = output([str(native), str(INSTRUCTION_SETS.index(name)), place])
-        assert got == expected, f"{name} gives other bits"
+        assert in_order(got) == expected(name), f"{name} gives other bits"
 
 
 def test_what_the_processor_lacks_is_not_run(native: Path, kernel_sets: tuple[str, ...]) -> None:
@@ -79,7 +92,7 @@ def test_what_the_processor_lacks_is_not_run(native: Path, kernel_sets: tuple[st
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-aarch64-static (qemu-user-static)")
 def test_arm_under_qemu(tmp_path: Path) -> None:
     got = output([str(QEMU), str(harness(ARM64, tmp_path)), str(NEON), "end"])
-    assert got == EXPECTED.read_text(encoding="utf-8")
+    assert in_order(got) == expected("NEON dot product")
 
 
 @pytest.mark.skipif(WINE is None or MACHINE.arch != "x64", reason="needs wine on an x86 processor")
@@ -89,20 +102,34 @@ def test_windows_under_wine(tmp_path: Path, kernel_sets: tuple[str, ...]) -> Non
     for name in kernel_sets:
         words = [str(WINE), str(program), str(INSTRUCTION_SETS.index(name)), "end"]
         got = output(words, **places).replace("\r\n", "\n")
-        assert got == EXPECTED.read_text(encoding="utf-8"), f"{name} gives other bits"
+        assert in_order(got) == expected(name), f"{name} gives other bits"
 
 
-def test_what_is_expected_is_of_vectors() -> None:
+@pytest.mark.parametrize(("file", "count"), [(EXPECTED, 39), (AMX_FLOATS, 13)], ids=["all", "AMX"])
+def test_what_is_expected_is_of_vectors(file: Path, count: int) -> None:
     """No NaN and no zeros among it, and neighbouring cases differ."""
-    lines = EXPECTED.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     shown = [bits for line in lines for bits in re.findall(r" ([0-9a-f]{8})\b", line)]
-    assert len(lines) == 39
+    assert len(lines) == count
     assert len({re.findall(r"[0-9a-f]{16}", line)[0] for line in lines}) == len(lines)
     exponents = [int(bits, 16) >> 23 & 0xFF for bits in shown]
     assert 100 < min(exponents) <= max(exponents) < 140
 
 
+def test_amx_floats_are_named_as_the_others() -> None:
+    names = [
+        [line.partition(":")[0] for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in (EXPECTED, AMX_FLOATS)
+    ]
+    assert [name for name in names[0] if name.startswith("fp32")] == names[1]
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        best = str(INSTRUCTION_SETS.index(supported()[0]))
-        EXPECTED.write_text(output([str(harness(NATIVE, Path(scratch))), best, "end"]), "utf-8")
+        program = str(harness(NATIVE, Path(scratch)))
+        others = next(one for one in supported() if one != "AMX")
+        for name, file in ((others, EXPECTED), ("AMX", AMX_FLOATS)):
+            if name in supported():
+                printed = output([program, str(INSTRUCTION_SETS.index(name)), "end"])
+                kept = [x for x in printed.splitlines(True) if name == others or "fp32" in x]
+                file.write_text("".join(kept), "utf-8")

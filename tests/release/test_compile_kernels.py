@@ -51,7 +51,7 @@ _DEFINED = {
     "avx_vnni.c": ("__AVX2__", "__FMA__", "__AVXVNNI__"),
     "avx512.c": ("__AVX512F__", "__AVX512BW__", "__AVX512VL__", "__AVX512DQ__", "__FMA__"),
     "avx512_vnni.c": ("__AVX512F__", "__AVX512BW__", "__AVX512VNNI__"),
-    "amx.c": ("__AVX512VNNI__", "__AMX_TILE__", "__AMX_INT8__"),
+    "amx.c": ("__AVX512VNNI__", "__AMX_TILE__", "__AMX_INT8__", "__AMX_BF16__"),
     "neon_dot.c": ("__ARM_FEATURE_DOTPROD",),
     "queue.c": (),
 }

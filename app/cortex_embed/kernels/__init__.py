@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SETS = ("AVX2", "AVX-VNNI", "AVX-512", "AVX-512 VNNI", "AMX", "NEON dot product")
 """From the least to the most; the place is the number that kernels.h gives it."""
-INTEGERS_ONLY = frozenset({"AVX-VNNI", "AVX-512 VNNI", "AMX"})
+INTEGERS_ONLY = frozenset({"AVX-VNNI", "AVX-512 VNNI"})
 """Those that float32 gains nothing from: its kernels are those of the set without them."""
 POOLINGS = ("mean", "cls")
 """Likewise."""

@@ -56,8 +56,8 @@ uint32_t ck_supported(void) {
         found |= 1u << CK_AVX512;
         if (c & 1u << 11) {
             found |= 1u << CK_AVX512_VNNI;
-            /* EDX: AMX-TILE 24, AMX-INT8 25; XCR0: TILECFG 17, TILEDATA 18 */
-            const uint32_t amx = 1u << 24 | 1u << 25, tiles = 1u << 17 | 1u << 18;
+            /* EDX: AMX-BF16 22, AMX-TILE 24, AMX-INT8 25; XCR0: TILECFG 17, TILEDATA 18 */
+            const uint32_t amx = 1u << 22 | 1u << 24 | 1u << 25, tiles = 1u << 17 | 1u << 18;
             if ((d & amx) == amx && (saved & tiles) == tiles && may_use_tiles()) found |= 1u << CK_AMX;
         }
     }
@@ -112,12 +112,12 @@ static int is_supported(const ck_shape *s, int32_t isa) {
     return width == 32 || width == 64;
 }
 
-/* Dot products and tiles multiply integers (INTEGERS): floats are those of the set without them, and
- * are not in the library twice. */
+/* Dot products multiply integers (INTEGERS): floats are those of the set without them, and are not in the
+ * library twice. */
 static const ck_kernels *kernels_of(const ck_shape *shape, int32_t isa) {
     if (shape->precision != CK_FP32) return table[isa];
     if (isa == CK_AVX_VNNI) return table[CK_AVX2];
-    return table[isa == CK_AVX512_VNNI || isa == CK_AMX ? CK_AVX512 : isa];
+    return table[isa == CK_AVX512_VNNI ? CK_AVX512 : isa];
 }
 
 int64_t ck_packed_bytes(const ck_shape *shape, int32_t isa) {
