@@ -136,6 +136,20 @@ def test_a_closing_server_is_connected_to_anew(clients: int) -> None:
         assert measured(url, Load(clients, 1, 0.3)).requests > 0
 
 
+def test_a_server_of_one_connection_at_a_time_is_measured() -> None:
+    alone = threading.Lock()
+
+    def serve(connection: socket.socket) -> None:
+        with alone:
+            while True:
+                request_of(connection)
+                connection.sendall(response(body(1)))
+
+    with sockets(serve) as url:
+        loads = [Load(1, 1, 0.1), Load(1, 1, 0.1)]
+        assert len(run(HttpTarget(url, None), [("one",)], loads)) == 2
+
+
 @CLIENTS
 @needs_openssl
 def test_tls(clients: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

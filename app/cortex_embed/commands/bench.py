@@ -131,15 +131,17 @@ def _target(settings: Settings, options: Options) -> HttpTarget | ServiceTarget:
 def _measure(
     target: HttpTarget | ServiceTarget, batches: Sequence[Sequence[str]], options: Options
 ) -> list[Sample]:
-    import asyncio
-
-    from cortex_embed.commands import bench_load, bench_loop
+    from cortex_embed.commands import bench_loop
 
     bar = _progress_bar(options.duration * len(options.concurrency))
     try:
         loads = _loads(options, bar)
         if isinstance(target, bench_loop.HttpTarget):
             return bench_loop.run(target, batches, loads)
+        import asyncio
+
+        from cortex_embed.commands import bench_load
+
         return asyncio.run(bench_load.run(target, batches, loads))
     finally:
         bar.close()

@@ -92,14 +92,15 @@ class Connection:
     """
 
     __slots__ = (
-        "_began", "_connecting", "_endpoint", "_handshake", "_parser", "_request", "_selector",
-        "_socket", "_unsent", "_used", "_watched", "received", "sent",
+        "_began", "_connecting", "_endpoint", "_fd", "_handshake", "_parser", "_request",
+        "_selector", "_socket", "_unsent", "_used", "_watched", "received", "sent",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, selector: selectors.BaseSelector | None = None) -> None:
         self._endpoint = endpoint
         self._selector = selector
         self._socket: socket.socket | None = None
+        self._fd = -1
         self._connecting = False
         self._handshake: Callable[[], None] | None = None
         self._watched = _READ
@@ -168,7 +169,7 @@ class Connection:
         self._used = False
         if found is not None:
             if self._selector is not None:
-                self._selector.unregister(found.fileno())
+                self._selector.unregister(self._fd)
                 self._watched = _READ
             found.close()
 
@@ -211,18 +212,19 @@ class Connection:
     def _watch(self, events: int) -> None:
         self._watched = events
         if self._selector is not None and self._socket is not None:
-            self._selector.modify(self._socket.fileno(), events, self)
+            self._selector.modify(self._fd, events, self)
 
     def _open(self) -> None:
-        if self._selector is None:
-            try:
+        try:
+            if self._selector is None:
                 self._socket = self._endpoint.connect()
-            except TimeoutError:
-                raise self._silent() from None
-            return
-        self._socket, address = self._endpoint.begin()
+                return
+            self._socket, address = self._endpoint.begin()
+        except TimeoutError:
+            raise self._silent() from None
         self._connecting = True
-        self._selector.register(self._socket.fileno(), self._watched, self)
+        self._fd = self._socket.fileno()
+        self._selector.register(self._fd, self._watched, self)
         self._socket.connect(address)
 
     def _secure(self) -> None:
@@ -247,6 +249,7 @@ class Connection:
         assert self._socket is not None  # noqa: S101 - it was just opened
         count = self._socket.send(self._unsent)
         while count < len(self._unsent):
+            self.require_patience(_now())
             self._unsent = memoryview(self._unsent)[count:]
             count = self._socket.send(self._unsent)
         self._unsent = b""
@@ -260,7 +263,7 @@ class Connection:
                     raise
                 try:
                     return self._receive()
-                except OSError:
+                except self._endpoint.not_ready:
                     raise why from None
             if self._selector is None and self._socket is not None:
                 self._socket.settimeout(TICK)
@@ -285,6 +288,7 @@ class Connection:
                 return self._answered(response)
             if not data:
                 raise ConnectionResetError("the server closed the connection")
+            self.require_patience(self.received)
 
     def _answered(self, response: Response) -> Response:
         self._request = self._parser = None

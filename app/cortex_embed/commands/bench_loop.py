@@ -102,6 +102,8 @@ def run(target: Target, batches: Sequence[Sequence[str]], loads: Iterable[Load])
 
 def measure(target: Target, load: Load) -> Sample:
     """Put `load` on the opened `target`. Raises EmbedError."""
+    # A server may serve but so many connections at a time, and this one is idle from now on.
+    target.client.close()
     with _no_garbage_collected():
         window = _alone(target, load) if load.concurrency == 1 else _together(target, load)
     return window.sample()
