@@ -1,7 +1,7 @@
 """Load on one server from a process of its own: the client that `cortex-embed bench` has.
 
 Its own process, so that the orchestrator, a second load, or the server's start never share its
-event loop. One JSON object as the argument, one JSON object on stdout. `texts` and `batch` are
+thread. One JSON object as the argument, one JSON object on stdout. `texts` and `batch` are
 sent to OpenAI's route; `path` and `body` instead name one request, sent again and again, with
 `headers` if there are some.
 
@@ -10,43 +10,37 @@ sent to OpenAI's route; `path` and `body` instead name one request, sent again a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cortex_embed.commands.bench_http import HttpClient, refused, require_success
-from cortex_embed.commands.bench_load import Answer, HttpTarget, measure
+from cortex_embed.commands.bench_client import HttpClient
+from cortex_embed.commands.bench_http import require_success
+from cortex_embed.commands.bench_loop import HttpTarget, run
 from cortex_embed.commands.bench_texts import batches
+from cortex_embed.commands.bench_window import Load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class OneRequest:
-    """A target that is sent the same bytes each time. Implements `bench_load.Target`."""
+    """A target that is sent the same bytes each time. Implements `bench_loop.Target`."""
 
     def __init__(self, url: str, path: str, body: bytes, headers: Sequence[str] = ()) -> None:
-        self._client = HttpClient(url, headers)
-        self.title = self._client.where + path
-        self._request = self._client.request("POST", path, body)
+        self.client = HttpClient(url, headers)
+        self.where = self.client.where + path
+        self.requests = [self.client.request("POST", path, body)]
 
-    async def open(self, batches: Sequence[Sequence[str]]) -> None:
+    def open(self, batches: Sequence[Sequence[str]]) -> None:
         del batches
-        require_success(await self._client.send(0, self._request), self.title)
+        require_success(self.client.send(self.requests[0]), self.where)
 
-    async def send(self, slot: int, number: int) -> Answer:
-        del number
-        response = await self._client.send(slot, self._request)
-        if refused(response):
-            return Answer(None, refused=True)
-        require_success(response, self.title)
-        return Answer(None, seconds=response.seconds)
-
-    async def close(self) -> None:
-        await self._client.close()
+    def tokens(self, body: bytes) -> int | None:
+        del body
+        return None
 
 
 def target_of(spec: dict[str, Any]) -> tuple[OneRequest | HttpTarget, list[str]]:
@@ -59,26 +53,16 @@ def target_of(spec: dict[str, Any]) -> tuple[OneRequest | HttpTarget, list[str]]
     return HttpTarget(spec["url"], spec.get("model"), encoding=encoding), texts
 
 
-async def load(
-    spec: dict[str, Any], target: OneRequest | HttpTarget, texts: list[str]
-) -> dict[str, Any]:
-    try:
-        await target.open(batches(texts, spec["batch"]) if texts else [])
-        sample = await measure(
-            target,
-            concurrency=spec["concurrency"],
-            batch=spec["batch"],
-            seconds=spec["seconds"],
-            pause=spec.get("pause", 0.0),
-        )
-    finally:
-        await target.close()
+def load(spec: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the load that `spec` asks for. Raises EmbedError, OSError."""
+    target, texts = target_of(spec)
+    wanted = Load(spec["concurrency"], spec["batch"], spec["seconds"], spec.get("pause", 0.0))
+    (sample,) = run(target, batches(texts, spec["batch"]) if texts else [], [wanted])
     return asdict(sample)
 
 
 if __name__ == "__main__":
     try:
-        wanted = json.loads(sys.argv[1])
-        print(json.dumps(asyncio.run(load(wanted, *target_of(wanted)))))
+        print(json.dumps(load(json.loads(sys.argv[1]))))
     except Exception as why:  # the orchestrator reports it in the peer's row
         print(json.dumps({"error": f"{type(why).__name__}: {why}"}))

@@ -1,24 +1,13 @@
-"""`bench`'s client: HTTP/1.1 in any pieces, and what is not it."""
+"""What `bench` reads: HTTP/1.1 in any pieces, and what is not it."""
 
 from __future__ import annotations
-
-import asyncio
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_embed.commands import bench_http
-from cortex_embed.commands.bench_http import HttpClient, ResponseParser, tokens_of
-from cortex_embed.errors import TargetError, UsageError
+from cortex_embed.commands.bench_http import Response, ResponseParser, plain, tokens_of
 from tests.commands.openai_stub import body, response
-
-
-@pytest.mark.parametrize("url", ["localhost:80", "ftp://x/v1", "http://", "http://h:99999/v1"])
-def test_wrong_urls_are_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="--url"):
-        HttpClient(url)
 
 
 @given(
@@ -48,6 +37,43 @@ def test_responses_survive_any_split(bodies: list[tuple[str, bytes]], step: int)
     assert parser.empty
 
 
+SHAPES = [
+    response(b"whole"),
+    response(b""),
+    response(b"busy", "429 Too Many Requests"),
+    response(b"alive", "200 OK", "Connection: keep-alive"),
+    response(b"last", "200 OK", "Connection: close"),
+    response(b"last", "200 OK", "connection: TE, Close"),
+    b"HTTP/1.1 200\r\nX-A: 1\r\nCONTENT-LENGTH:  3 \r\nX-Content-Length: 9\r\n\r\nabc",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + response(b"after"),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("wire", SHAPES)
+def test_any_shape_may_be_cut_anywhere(wire: bytes) -> None:
+    whole = ResponseParser().feed(wire)
+    assert whole is not None
+    for cut in range(len(wire)):
+        parser = ResponseParser()
+        assert parser.feed(wire[:cut]) is None
+        assert parser.feed(wire[cut:]) == whole
+        assert parser.empty
+        assert plain(wire[:cut]) is None
+    assert plain(wire) in (None, whole)
+
+
+def test_the_usual_answer_is_read_at_once() -> None:
+    alive = response(b"{}", "200 OK", "Date: now", "Connection: keep-alive", "Server: x")
+    for wire in (response(b"{}"), alive):
+        assert plain(wire) == Response(200, b"{}", closes=False)
+        assert plain(wire + b"x") is None
+
+
 def test_a_body_may_end_with_the_connection() -> None:
     parser = ResponseParser()
     assert parser.feed(b"HTTP/1.0 200 OK\r\n\r\npart") is None
@@ -56,9 +82,22 @@ def test_a_body_may_end_with_the_connection() -> None:
     assert (done.body, done.closes) == (b"part", True)
 
 
-def test_what_is_not_http_is_an_error() -> None:
-    with pytest.raises(ValueError, match="not an HTTP"):
-        ResponseParser().feed(b"SSH-2.0-x\r\n\r\n")
+@pytest.mark.parametrize(
+    ("wire", "message"),
+    [
+        (b"SSH-2.0-x\r\n\r\n", "not an HTTP"),
+        (b"HTTP/1.1 OK\r\n\r\n", "not an HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "not a length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n", "not a length"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "not a length"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\n", "not a length"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "not a length"),
+    ],
+)
+def test_what_is_not_http_is_an_error(wire: bytes, message: str) -> None:
+    assert plain(wire) is None
+    with pytest.raises(ValueError, match=message):
+        ResponseParser().feed(wire)
 
 
 @pytest.mark.parametrize(
@@ -72,44 +111,3 @@ def test_what_is_not_http_is_an_error() -> None:
 )
 def test_tokens_are_found_without_parsing(content: bytes, tokens: int | None) -> None:
     assert tokens_of(content) == tokens
-
-
-async def test_the_time_is_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not that of this process, which may turn to the answer later."""
-    received = bench_http._Connection.data_received
-
-    def late(self: bench_http._Connection, data: bytes) -> None:
-        received(self, data)
-        time.sleep(0.4)
-
-    monkeypatch.setattr(bench_http._Connection, "data_received", late)
-
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.1)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
-        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-        answer = await client.send(0, client.request("GET", "/models"))
-        await client.close()
-    assert 0.09 < answer.seconds < 0.4
-
-
-async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_http, "_PATIENCE", 0.1)
-    left = asyncio.Event()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1000):
-            pass
-        writer.close()
-        left.set()
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-        with pytest.raises(TargetError, match="did not answer within"):
-            await client.send(0, client.request("GET", "/models"))
-        await client.close()
-        await asyncio.wait_for(left.wait(), 5)

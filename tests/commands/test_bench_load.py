@@ -1,128 +1,70 @@
-"""`bench` counts every answer once, and no refusal or error as an answer."""
+"""`bench` in process counts every answer once, and no refusal or error as an answer."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cortex_embed.commands import bench_load
-from cortex_embed.errors import TargetError
-from tests.commands.openai_stub import body, response, server
-
-
-@given(st.lists(st.floats(0, 100), min_size=1), st.sampled_from([1, 50, 95, 99, 100]))
-def test_percentiles_are_values_that_so_many_do_not_exceed(values: list[float], q: int) -> None:
-    found = bench_load.percentile(sorted(values), q)
-    assert found in values
-    assert sum(v <= found for v in values) >= q / 100 * len(values)
+from cortex_embed.commands.bench_load import ServiceTarget, measure, run
+from cortex_embed.commands.bench_window import Load
+from cortex_embed.domain import EmbedRequest
+from cortex_embed.errors import OverloadedError
+from cortex_embed.service import EmbeddingService
 
 
-def test_every_answer_is_counted_with_its_tokens() -> None:
-    async def run() -> bench_load.Sample:
-        async with server(lambda _: response(body(1, tokens=5))) as url:
-            target = bench_load.HttpTarget(url, "m")
-            await target.open([("one",)])
-            sample = await bench_load.measure(target, concurrency=3, batch=1, seconds=0.3)
-            await target.close()
-            return sample
+class Answers:
+    """A service as far as a load goes; every second request is refused."""
 
-    sample = asyncio.run(run())
+    def __init__(self, error: Exception | None = None) -> None:
+        self.texts: list[str] = []
+        self.closed = False
+        self._error = error
+
+    async def load(self) -> None: ...
+
+    async def embed(self, request: EmbedRequest) -> object:
+        await asyncio.sleep(0.001)
+        self.texts += [str(text) for text in request.texts]
+        if self._error is not None and len(self.texts) > 20:
+            raise self._error
+        if len(self.texts) % 2 == 0:
+            raise OverloadedError("full", retry_after=1)
+        return type("Vectors", (), {"tokens": 5})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def target_of(service: Answers) -> ServiceTarget:
+    return ServiceTarget(cast(EmbeddingService, service))
+
+
+def test_answers_and_refusals_are_told_apart() -> None:
+    service, ticks = Answers(), list[float]()
+    load = Load(3, 1, 0.4, tick=ticks.append)
+    (sample,) = asyncio.run(run(target_of(service), [("one",), ("two",)], [load]))
     assert sample.requests >= 10
-    assert sample.tokens_per_second == pytest.approx(5 * sample.requests_per_second)
-    assert sample.p50_ms <= sample.p95_ms <= sample.p99_ms <= sample.max_ms
-
-
-def test_refused_requests_are_no_answers() -> None:
-    calls = iter(range(1 << 30))
-
-    def answer(_: bytes) -> bytes:
-        if next(calls) % 2:
-            return response(b"{}", "429 Too Many Requests")
-        return response(body(1))
-
-    async def run() -> bench_load.Sample:
-        async with server(answer) as url:
-            target = bench_load.HttpTarget(url, "m")
-            await target.open([("one",)])
-            sample = await bench_load.measure(target, concurrency=2, batch=1, seconds=0.5)
-            await target.close()
-            return sample
-
-    sample = asyncio.run(run())
     assert sample.refused > 0
-    assert sample.requests > 0
-
-
-def test_a_closing_server_is_connected_to_anew() -> None:
-    async def run() -> bench_load.Sample:
-        async with server(lambda _: response(body(1), "200 OK", "Connection: close")) as url:
-            target = bench_load.HttpTarget(url, "m")
-            await target.open([("one",)])
-            sample = await bench_load.measure(target, concurrency=2, batch=1, seconds=0.3)
-            await target.close()
-            return sample
-
-    assert asyncio.run(run()).requests > 0
-
-
-def test_the_first_listed_model_is_named() -> None:
-    seen = []
-
-    def answer(request: bytes) -> bytes:
-        seen.append(request)
-        return response(b'{"data": [{"id": "first"}]}' if b"GET /v1/models" in request else body(1))
-
-    async def run() -> str:
-        async with server(answer) as url:
-            target = bench_load.HttpTarget(url, None, headers=["X-Test: yes"])
-            await target.open([("one",)])
-            await target.close()
-            return target.title
-
-    assert asyncio.run(run()).endswith(", first")
-    assert b'"model": "first"' in seen[1]
-    assert b"X-Test: yes\r\n" in seen[1]
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (response(b'{"error": "no such model"}', "404 Not Found"), "404: .*no such model"),
-        (response(b"[1, 2]"), "did not answer as OpenAI's"),
-        (response(body(2)), "gave 2 vectors for 1 texts"),
-        (b"nonsense\r\n\r\n", r"not HTTP/1\.1"),
-    ],
-)
-def test_wrong_answers_are_errors(answer: bytes, message: str) -> None:
-    async def run() -> None:
-        async with server(lambda _: answer) as url:
-            target = bench_load.HttpTarget(url, "m")
-            try:
-                await target.open([("one",)])
-            finally:
-                await target.close()
-
-    with pytest.raises(TargetError, match=message):
-        asyncio.run(run())
+    assert sample.requests + sample.refused < len(service.texts)
+    assert sample.tokens_per_second == pytest.approx(5 * sample.requests_per_second)
+    assert set(service.texts) == {"one", "two"}
+    assert 0 < sum(ticks) <= 0.4 + 1e-6
+    assert service.closed
 
 
 def test_an_error_amid_the_load_ends_it() -> None:
-    calls = iter(range(1 << 30))
+    async def load() -> None:
+        target = target_of(Answers(error=RuntimeError("broken")))
+        await target.open([("one",)])
+        await measure(target, Load(4, 1, 5.0))
 
-    def answer(_: bytes) -> bytes:
-        return response(body(1)) if next(calls) < 20 else response(b"broken", "500 Oops")
+    with pytest.raises(RuntimeError, match="broken"):
+        asyncio.run(load())
 
-    async def run() -> None:
-        async with server(answer) as url:
-            target = bench_load.HttpTarget(url, "m")
-            await target.open([("one",)])
-            try:
-                await bench_load.measure(target, concurrency=4, batch=1, seconds=5)
-            finally:
-                await target.close()
 
-    with pytest.raises(TargetError, match="500: broken"):
-        asyncio.run(run())
+def test_clients_may_pause() -> None:
+    service = Answers()
+    (sample,) = asyncio.run(run(target_of(service), [("one",)], [Load(1, 1, 0.5, pause=0.02)]))
+    assert sample.requests + sample.refused <= sample.seconds / 0.02 + 1

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cortex_embed.commands import bench_load, bench_report
+from cortex_embed.commands import bench_report, bench_window
 from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def test_a_png_without_matplotlib_names_the_way_out(
 
 
 def test_the_chart_is_one_wellformed_file(tmp_path: Path) -> None:
-    sample = bench_load.Sample(8, 1.0, 10, 0, 10.0, 10.0, None, 1.0, 2.0, 30.0, 40.0)
+    sample = bench_window.Sample(8, 1.0, 10, 0, 10.0, 10.0, None, 1.0, 2.0, 30.0, 40.0)
     machine = {"processor": "<b>&", "cores": 2}
     facts = {"target": "t", "texts": "short", "batch": 1, "machine": machine, "when": "now"}
     chart = tmp_path / "c.html"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.certificates import needs_openssl, self_signed
 from tests.e2e.machine import GRAPH, REPO, Machine
 from tests.hub import REVISION, repository, running
 
@@ -97,25 +96,9 @@ def test_a_proxy_is_used_unless_the_host_is_excepted(machine: Machine) -> None:
         assert between.asked == []
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A key and a certificate that it has signed itself, for 127.0.0.1, in one file."""
-    file = tmp_path / "hub.pem"
-    key = tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(file), "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    (tmp_path / "both.pem").write_text(key.read_text() + file.read_text())
-    return file
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_a_private_authority_and_a_proxy_before_it(
-    exe: list[str], certificate: Path, tmp_path: Path
-) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate.with_name("both.pem"))
+@needs_openssl
+def test_a_private_authority_and_a_proxy_before_it(exe: list[str], tmp_path: Path) -> None:
+    certificate, tls = self_signed(tmp_path)
     with running(tls) as hub, proxy() as between, proxy(refuse=True) as closed:
         hub.repositories[REPO] = repository()
         machine = Machine(exe, hub, tmp_path / "home")

@@ -7,7 +7,6 @@ it was given, nor print a figure that it did not measure.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,12 @@ from cortex_embed.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cortex_embed.commands.bench_load import Sample, Target
+    from cortex_embed.commands.bench_load import ServiceTarget
+    from cortex_embed.commands.bench_loop import HttpTarget
+    from cortex_embed.commands.bench_window import Load, Sample
     from cortex_embed.config import Settings
 
 _MOST_CLIENTS = 4096
@@ -100,7 +101,7 @@ def run(settings: Settings, options: Options) -> int:
     texts = bench_texts.texts_for(options.texts, max_chars=settings.max_text_chars)
     batches = bench_texts.batches(texts, options.batch)
     target = _target(settings, options)
-    samples = asyncio.run(_measure(target, batches, options))
+    samples = _measure(target, batches, options)
     found = bench_report.document(_facts(target, options, len(texts)), samples)
     machine = found["machine"]
     if options.json is not None:
@@ -113,42 +114,46 @@ def run(settings: Settings, options: Options) -> int:
     return 0
 
 
-def _target(settings: Settings, options: Options) -> Target:
-    from cortex_embed.commands.bench_load import HttpTarget, ServiceTarget
-
+def _target(settings: Settings, options: Options) -> HttpTarget | ServiceTarget:
     if options.url is not None:
+        from cortex_embed.commands.bench_loop import HttpTarget
+
         return HttpTarget(
             options.url, options.model, encoding=options.encoding, headers=options.headers
         )
     from cortex_embed.commands import download
+    from cortex_embed.commands.bench_load import ServiceTarget
     from cortex_embed.composition import build_service
 
     return ServiceTarget(build_service(settings, download.here(settings)))
 
 
-async def _measure(
-    target: Target, batches: Sequence[Sequence[str]], options: Options
+def _measure(
+    target: HttpTarget | ServiceTarget, batches: Sequence[Sequence[str]], options: Options
 ) -> list[Sample]:
-    from cortex_embed.commands.bench_load import measure
+    from cortex_embed.commands import bench_loop
 
-    samples = []
     bar = _progress_bar(options.duration * len(options.concurrency))
     try:
-        await target.open(batches)
-        for concurrency in options.concurrency:
-            bar.set_description(f"{concurrency} clients")
-            sample = await measure(
-                target,
-                concurrency=concurrency,
-                batch=options.batch,
-                seconds=options.duration,
-                tick=bar.update,
-            )
-            samples.append(sample)
+        loads = _loads(options, bar)
+        if isinstance(target, bench_loop.HttpTarget):
+            return bench_loop.run(target, batches, loads)
+        import asyncio
+
+        from cortex_embed.commands import bench_load
+
+        return asyncio.run(bench_load.run(target, batches, loads))
     finally:
         bar.close()
-        await target.close()
-    return samples
+
+
+def _loads(options: Options, bar: Any) -> Iterator[Load]:
+    """The loads in turn, each said on the bar when it begins."""
+    from cortex_embed.commands.bench_window import Load
+
+    for concurrency in options.concurrency:
+        bar.set_description(f"{concurrency} clients")
+        yield Load(concurrency, options.batch, options.duration, tick=bar.update)
 
 
 def _progress_bar(seconds: float) -> Any:
@@ -165,7 +170,7 @@ def _progress_bar(seconds: float) -> Any:
     )
 
 
-def _facts(target: Target, options: Options, texts: int) -> dict[str, Any]:
+def _facts(target: HttpTarget | ServiceTarget, options: Options, texts: int) -> dict[str, Any]:
     """What was measured, where, and when: a figure without them means nothing."""
     from datetime import UTC, datetime
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cortex_embed.commands.bench_load import Sample
+    from cortex_embed.commands.bench_window import Sample
 
 _COLUMNS: tuple[tuple[str, Callable[[Sample], str]], ...] = (
     ("clients", lambda s: str(s.concurrency)),

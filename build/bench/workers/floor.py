@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web  # noqa: TID253 - this program is a server and nothing else
 
 from cortex_embed.commands.bench_load import ServiceTarget, measure
+from cortex_embed.commands.bench_window import Load
 from cortex_embed.commands.serve import GARBAGE
 from cortex_embed.composition import build_service
 from cortex_embed.config import Settings
@@ -36,7 +37,7 @@ async def nothing(service: EmbeddingService, text: str, clients: int, seconds: f
     """Print the figures of so many callers in this process."""
     target = ServiceTarget(service)
     await target.open([(text,)])
-    sample = await measure(target, concurrency=clients, batch=1, seconds=seconds)
+    sample = await measure(target, Load(clients, 1, seconds))
     print(json.dumps(asdict(sample)))
 
 

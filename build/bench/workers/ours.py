@@ -74,13 +74,14 @@ class Ours(Peer):
         from pathlib import Path
 
         from cortex_embed.commands.bench_load import ServiceTarget, measure
+        from cortex_embed.commands.bench_window import Load
 
         target = ServiceTarget(self._service)
         batches = [(text,) for text in json.loads(Path(texts).read_text(encoding="utf-8"))]
 
         async def run() -> dict[str, Any]:
             await target.open(batches)
-            return asdict(await measure(target, concurrency=clients, batch=1, seconds=seconds))
+            return asdict(await measure(target, Load(clients, 1, seconds)))
 
         return self._loop.run_until_complete(run())
 
