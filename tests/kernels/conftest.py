@@ -52,8 +52,8 @@ class Probe:
         return out
 
     def linear(self, a: Floats, weight: Floats, bias: Floats) -> Floats:
-        """float32 [count, inputs], [inputs, outputs], [outputs] → float32 [count, outputs]: a linear
-        layer in floats. Inputs and outputs are multiples of 64."""
+        """float32 [count, inputs], [inputs, outputs], [outputs] → float32 [count, outputs]: a
+        linear layer in floats. Inputs and outputs are multiples of 64."""
         count, (inputs, outputs) = len(a), weight.shape
         assert all(x.dtype == np.float32 and x.flags.c_contiguous for x in (a, weight, bias))
         packed = aligned(self._library.probe_packed(inputs, outputs))

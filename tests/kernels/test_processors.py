@@ -1,8 +1,9 @@
 """The same bits from every processor: harness.c here, under qemu and under wine.
 
 What it must print is in tests/data/kernels.txt, since no machine of CI has all processors: each
-compares with that. AMX's floats have bits of their own, in kernels_amx.txt (test_floats.py holds how
-near they are). Whoever changes the arithmetic on purpose writes both anew with, where there is AMX,
+compares with that. AMX's floats have bits of their own, in kernels_amx.txt (test_floats.py holds
+how near they are). Whoever changes the arithmetic on purpose writes both anew, where there is AMX,
+with
 
     python -m tests.kernels.test_processors
 
