@@ -51,6 +51,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
+    def add(self, at: int, value: float, times: int) -> None:
+        """The same where it is known that `value` belongs to bucket `at`."""
+        self.counts[at] += times
+        self.sum += value * times
+
     def copy(self) -> Histogram:
         twin = Histogram(self.bounds)
         twin.counts, twin.sum = self.counts.copy(), self.sum
@@ -137,8 +142,9 @@ class Metrics:
         spent = result.timings
         values = (seconds, spent.tokenize, spent.queue, spent.engine)
         for value, stage, by_text in zip(values, self._stages, self._text_stages, strict=True):
-            stage.observe(value)
-            by_text.observe(value, texts)
+            at = bisect_left(_SECONDS, value)
+            stage.add(at, value, 1)
+            by_text.add(at, value, texts)
 
     def ran(self, lengths: Sequence[int], seconds: float) -> None:
         """A micro-batch of texts of these lengths in tokens went through the engine."""

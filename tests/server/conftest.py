@@ -300,9 +300,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
     seen: list[Known] = []
     answer = FastPath.answer
 
-    async def spied(self: FastPath, known: Known, body: bytes, began: float) -> Any:
+    async def spied(self: FastPath, known: Known, *rest: Any) -> Any:
         seen.append(known)
-        return await answer(self, known, body, began)
+        return await answer(self, known, *rest)
 
     monkeypatch.setattr(FastPath, "answer", spied)
     return seen

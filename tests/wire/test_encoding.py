@@ -37,9 +37,9 @@ def test_every_finite_float32_survives(matrix: np.ndarray[tuple[int, int], np.dt
 
 @pytest.mark.parametrize("head", [{}, {"object": "list"}])
 @pytest.mark.parametrize("tail", [{}, {"model": "m", "usage": {"tokens": 1}}])
-@pytest.mark.parametrize("rows", [[], [1, 2]])
+@pytest.mark.parametrize("rows", [[], [1, 2], list(range(SLICE + 1))], ids=len)
 def test_with_list(head: dict[str, object], tail: dict[str, object], rows: list[int]) -> None:
-    document = json.loads(with_list(head, "data", join_slices(rows), tail))
+    document = json.loads(with_list(head, "data", rows, tail))
     assert document == {**head, "data": rows, **tail}
     assert list(document) == [*head, "data", *tail]
 

@@ -30,6 +30,8 @@ from cortex_embed.server.middleware import CLIENT_LEFT, route_of, signature
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cortex_embed.server.keys import Traffic
     from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import ErrorDialect
@@ -116,8 +118,13 @@ class FastPath:
             request[DIALECT] = failure.dialect
         raise failure.why
 
-    async def answer(self, known: Known, body: bytes, began: float) -> bytes | Failure | None:
-        """The reply, or why there is none; None where nobody knows yet. It came at `began`."""
+    async def answer(
+        self, known: Known, body: bytes, began: float, send: Callable[[bytes], None]
+    ) -> bool | Failure:
+        """Whether the reply to `body`, which came at `began`, was sent; or why there is none.
+
+        It is counted after it is sent: that need not be waited for.
+        """
         service = self.service
         dialect: ErrorDialect | None = None
         try:
@@ -125,7 +132,7 @@ class FastPath:
             asked = handlers.asked_of(speaker, service, body, by_openai=known.by_openai)
             dialect = asked.dialect or dialect
             if not service.is_at_hand(asked.request.model):
-                return None
+                return False
             payload, headers = await handlers.embedded(speaker, service, asked)
             reply = self._reply(payload, headers)
         except asyncio.CancelledError:
@@ -134,8 +141,9 @@ class FastPath:
             raise
         except Exception as why:
             return Failure(why, dialect)
+        send(reply)
         self._count(dialect, known, 200, began)
-        return reply
+        return True
 
     def _count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
@@ -237,31 +245,33 @@ class Connection(RequestHandler):
 
     async def _answer(self, known: Known, data: bytes, begin: int, size: int) -> None:
         began = time.perf_counter()
-        fast, found = self._fast, None
+        fast = self._fast
+        found: bool | Failure = False
         self._stay_open()
         try:
             with fast.traffic.requests, fast.traffic.uses:
                 if len(data) - begin < size:
                     data = await self._completed(data)
                 if len(data) - begin == size and fast.service.phase == "ready":
-                    found = await fast.answer(known, data[begin:], began)
+                    found = await fast.answer(known, data[begin:], began, self._send)
         finally:
             self._work = None
         if self.transport is not None and not self.transport.is_reading():
             self.transport.resume_reading()
-        if isinstance(found, bytes):
-            self._stay_open()
-            self.head = None
-            if self.transport is not None:
-                self.transport.write(found)
-                if fast.service.phase == "draining":
-                    self.transport.close()
-        else:
+        if found is not True:
             if len(data) - begin > size:
                 self._owe(-1)
-            self._failure = found
+            self._failure = found or None
             super().data_received(data)
         self._go_on()
+
+    def _send(self, reply: bytes) -> None:
+        self._stay_open()
+        self.head = None
+        if self.transport is not None:
+            self.transport.write(reply)
+            if self._fast.service.phase == "draining":
+                self.transport.close()
 
     async def _completed(self, data: bytes) -> bytes:
         """`data` and the rest of its body, as most of Python's clients send them: one at a time.

@@ -16,7 +16,7 @@ from cortex_embed.errors import TOO_LONG
 from cortex_embed.vectors import from_base64, quantize, to_base64
 from cortex_embed.wire.decoding import decoder_of
 from cortex_embed.wire.dialect import Answer
-from cortex_embed.wire.encoding import join_slices, rows_of, safe, with_list
+from cortex_embed.wire.encoding import rows_of, safe, with_list
 from cortex_embed.wire.native import TruncatedText, listed, truncations_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     tail: dict[str, Any] = {"model": result.model.id, "usage": usage}
     if result.truncations:
         tail["truncated"] = listed(result.truncations)
-    return with_list({"object": "list"}, "data", join_slices(data), tail)
+    return with_list({"object": "list"}, "data", data, tail)
 
 
 def _rows(asked: Asked, vectors: Vectors) -> Any:

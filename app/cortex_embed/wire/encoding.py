@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 SLICE = 64
 
 
+def encode(value: Any) -> bytes:
+    """`value` as JSON, in one piece. numpy arrays must be C-contiguous."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def join_slices(items: Sequence[Any] | Vectors) -> bytes:
     """`items` as a JSON list, encoded `SLICE` at a time. numpy rows must be C-contiguous."""
     if len(items) <= SLICE:
-        return _encode(items)
-    parts = (_encode(items[start : start + SLICE]) for start in range(0, len(items), SLICE))
+        return encode(items)
+    parts = (encode(items[start : start + SLICE]) for start in range(0, len(items), SLICE))
     # A view leaves the brackets out without a copy: 256 rows of numbers are a megabyte.
     return b"".join((b"[", *_between(memoryview(part)[1:-1] for part in parts), b"]"))
 
@@ -41,11 +46,16 @@ def rows_of(vectors: Vectors, form: Form) -> Any:
     return np.ascontiguousarray(quantize(vectors, form))
 
 
-def with_list(head: dict[str, Any], key: str, rows: bytes, tail: dict[str, Any]) -> bytes:
-    """A JSON object: the pairs of `head`, then `key` with the encoded list, then `tail`'s."""
-    before, after = _encode(head)[1:-1], _encode(tail)[1:-1]
+def with_list(
+    head: dict[str, Any], key: str, items: Sequence[Any] | Vectors, tail: dict[str, Any]
+) -> bytes:
+    """A JSON object: the pairs of `head`, then `key` with `items` as in `join_slices`, then
+    `tail`'s."""
+    if len(items) <= SLICE:
+        return encode({**head, key: items, **tail})
+    before, after = encode(head)[1:-1], encode(tail)[1:-1]
     # One join, so that the list is copied once.
-    pieces = (b"{", before, b"," if before else b"", _encode(key), b":", rows)
+    pieces = (b"{", before, b"," if before else b"", encode(key), b":", join_slices(items))
     return b"".join((*pieces, b"," if after else b"", after, b"}"))
 
 
@@ -75,7 +85,3 @@ def _between(parts: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
         if number:
             yield b","
         yield part
-
-
-def _encode(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

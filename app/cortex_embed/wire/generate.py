@@ -14,7 +14,7 @@ from msgspec import Meta
 from cortex_embed.domain import EmbedRequest
 from cortex_embed.wire import decoding, native
 from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, rows_of, strings_of, with_list
+from cortex_embed.wire.encoding import encode, rows_of, strings_of, with_list
 
 if TYPE_CHECKING:
     from cortex_embed.domain import EmbedResult
@@ -68,8 +68,8 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     if result.truncations:
         tail["truncated"] = native.listed(result.truncations)
     if asked.request.single:
-        return with_list({}, "embedding", join_slices(rows)[1:-1], tail)
-    return with_list({"embedding": rows[0]}, "embeddings", join_slices(rows), tail)
+        return encode({"embedding": rows[0], **tail})
+    return with_list({"embedding": rows[0]}, "embeddings", rows, tail)
 
 
 def encode_request(asked: Asked) -> bytes:

@@ -15,7 +15,7 @@ from msgspec import Meta
 from cortex_embed.domain import EmbedRequest, Truncation
 from cortex_embed.wire import decoding
 from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, safe, strings_of, with_list
+from cortex_embed.wire.encoding import safe, strings_of, with_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,7 +160,7 @@ def encode_response(asked: Asked, result: EmbedResult) -> bytes:
     if result.truncations:
         tail["truncated"] = listed(result.truncations)
     rows = np.ascontiguousarray(result.vectors)
-    return with_list({}, "embeddings", join_slices(rows), tail)
+    return with_list({}, "embeddings", rows, tail)
 
 
 def listed(truncations: Iterable[Truncation]) -> list[dict[str, int]]:

@@ -21,7 +21,7 @@ from cortex_embed.errors import (
 )
 from cortex_embed.wire import decoding
 from cortex_embed.wire.dialect import Answer, Asked
-from cortex_embed.wire.encoding import join_slices, safe, with_list
+from cortex_embed.wire.encoding import encode, safe, with_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,7 @@ class Embed(Errors):
             "load_duration": 0,
             "prompt_eval_count": result.tokens,
         }
-        rows = join_slices(np.ascontiguousarray(result.vectors))
+        rows = np.ascontiguousarray(result.vectors)
         return with_list(
             {"model": asked.request.model}, "embeddings", rows, tail | _cuts(result.truncations)
         )
@@ -221,7 +221,7 @@ class Embeddings(Errors):
         import numpy as np
 
         (row,) = np.ascontiguousarray(result.vectors)
-        return with_list({}, "embedding", join_slices(row), _cuts(result.truncations))
+        return encode({"embedding": row, **_cuts(result.truncations)})
 
     def encode_empty(self, asked: Asked) -> bytes:
         """The answer to a request without a text, once the model is loaded."""
