@@ -19,7 +19,7 @@ CK_API void probe_attention(int32_t integers, const float *q, int64_t queries, c
                             int64_t count, int32_t width, float *scratch, float *out) {
     mixed_target to = {NULL, out, 0, 0, width};
     if (integers) ATTENTION16(q, queries, k, v, count, width, scratch, &to, 0, 0);
-    else attention(q, queries, k, v, count, width, scratch, &to, 0, 0);
+    else ATTENTION(q, queries, k, v, count, width, scratch, &to, 0, 0);
 }
 
 /* Of a linear layer in floats. */

@@ -61,8 +61,9 @@ def compile_probe(instruction_set: str, out: Path) -> Path:
     made = out / compile_kernels.library_name(MACHINE)
     flags = (*compile_kernels.COMMON, *compile_kernels.SOURCES[MACHINE.arch][source])
     include = (f"-I{compile_kernels.KERNELS}", f'-DSOURCE="{source}"', "-Wno-unused-function")
-    # AMX's attention in integers is the other's.
-    more = (str(compile_kernels.KERNELS / "avx512_vnni.c"),) if instruction_set == "AMX" else ()
+    # AMX's attentions are those of the others.
+    of_others = ("avx512.c", "avx512_vnni.c") if instruction_set == "AMX" else ()
+    more = [str(compile_kernels.KERNELS / source) for source in of_others]
     zig(NATIVE, *flags, *include, "-shared", "probe.c", *more, "-o", str(made), cwd=HERE)
     return made
 

@@ -10,5 +10,6 @@
 #define NAME ck_amx
 #define dot4(sum, x, w) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
 #define dot2(sum, x, y) ((vi)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(y)))
+#define ATTENTION ck_attention_avx512
 #define ATTENTION16 ck_attention16_avx512_vnni
 #include "encoder.inc"

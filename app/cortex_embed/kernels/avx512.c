@@ -12,4 +12,5 @@
                                             _mm512_set1_epi16(1))))
 #define dot2(sum, x, y) \
     ((vi)_mm512_add_epi32((__m512i)(sum), _mm512_madd_epi16((__m512i)(x), (__m512i)(y))))
+#define ATTENTION ck_attention_avx512
 #include "encoder.inc"
