@@ -24,7 +24,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
              f"int told_{i}(int x) {{ return own_{i}(x) + 1; }}\n" for i in range(200)]  # fmt: skip
     (directory / "names.c").write_text("".join(lines), encoding="utf-8")
     made = directory / "names.so"
-    zig(NATIVE, "-O0", "-g0", "-shared", "-fPIC", "names.c", "-o", str(made), cwd=directory)
+    zig(
+        NATIVE,
+        "-O0",
+        "-g0",
+        "-fno-sanitize=all",
+        "-shared",
+        "-fPIC",
+        "names.c",
+        "-o",
+        str(made),
+        cwd=directory,
+    )
     return made
 
 
