@@ -84,6 +84,24 @@ class FakeProvider:
         rows = [[len(t), self.value, 2, 3] for t in texts]
         return Pooled(np.array(rows, dtype=np.float32), tokens=7 * len(texts))
 
+    def submit(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        told: Callable[[Pooled | Exception], object],
+    ) -> FakeProvider | None:
+        """Is its own `Submitted`; the test calls `told`."""
+        self.asked = {"text": text, "input_type": input_type, "truncate": truncate}
+        if self.fault:
+            raise self.fault
+        self.told = told
+        return None if text == "later" else self
+
+    def cancel(self) -> None:
+        self.asked = {}
+
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool
     ) -> list[list[Token]]:

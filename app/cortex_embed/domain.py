@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -202,6 +202,13 @@ class EmbedResult(msgspec.Struct, frozen=True):
     """See `Pooled`."""
 
 
+class Submitted(Protocol):
+    """A text on its way through a provider."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; nobody will be told."""
+
+
 class Provider(Protocol):
     """Who computes. One instance serves one model."""
 
@@ -227,6 +234,18 @@ class Provider(Protocol):
         Raises TextError for a text that cannot be embedded, TokensError for too many tokens in
         all, OverloadedError when the queue is full, EngineError when the runtime fails.
         """
+
+    def submit(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        told: Callable[[Pooled | Exception], object],
+    ) -> Submitted | None:
+        """As `embed` of one text, for a caller without a task: `told` is called on the event loop,
+        once, later, and must not raise. None, and nothing done, where there is more to wait for
+        than the engine. Raises what `embed` would before it computes."""
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool

@@ -51,10 +51,19 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
-    def add(self, at: int, value: float, times: int) -> None:
-        """The same where it is known that `value` belongs to bucket `at`."""
-        self.counts[at] += times
-        self.sum += value * times
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each of `values`."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
+
+    def plus(self, other: Histogram) -> Histogram:
+        """Of what either has counted, with the same bounds."""
+        both = self.copy()
+        both.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        both.sum += other.sum
+        return both
 
     def copy(self) -> Histogram:
         twin = Histogram(self.bounds)
@@ -95,9 +104,10 @@ class Metrics:
         """Tokens embedded, special ones included."""
         self.truncations = 0
         """Texts of which a part was cut off."""
-        # By request, and (as TEI also has it) by text, whose time is that of its request.
+        # By request, and (as TEI also has it) by text, whose time is that of its request: the first
+        # text's is there already, and most requests have no other.
         self._stages = [Histogram(_SECONDS) for _ in range(4)]
-        self._text_stages = [Histogram(_SECONDS) for _ in range(4)]
+        self._more_texts = [Histogram(_SECONDS) for _ in range(4)]
         self._text_tokens = Histogram(_TOKENS)
         self._batch_texts = Histogram(_TEXTS)
         self._batch_tokens = Histogram(_TOKENS)
@@ -141,18 +151,19 @@ class Metrics:
         self.truncations += len(result.truncations)
         spent = result.timings
         values = (seconds, spent.tokenize, spent.queue, spent.engine)
-        for value, stage, by_text in zip(values, self._stages, self._text_stages, strict=True):
-            at = bisect_left(_SECONDS, value)
-            stage.add(at, value, 1)
-            by_text.add(at, value, texts)
+        for value, stage in zip(values, self._stages, strict=True):
+            stage.counts[bisect_left(_SECONDS, value)] += 1
+            stage.sum += value
+        if texts > 1:
+            for value, more in zip(values, self._more_texts, strict=True):
+                more.observe(value, texts - 1)
 
     def ran(self, lengths: Sequence[int], seconds: float) -> None:
         """A micro-batch of texts of these lengths in tokens went through the engine."""
         self._batch_texts.observe(len(lengths))
         self._batch_tokens.observe(sum(lengths))
         self._run_seconds.observe(seconds)
-        for length in lengths:
-            self._text_tokens.observe(length)
+        self._text_tokens.observe_all(lengths)
 
     def watch(self, backlog: Callable[[], tuple[int, int]]) -> None:
         """Ask `backlog` for the texts and tokens that wait, whenever somebody wants to know."""
@@ -230,8 +241,15 @@ class Metrics:
             for (name, of, tei), values in zip(stages, self._stages, strict=True)
         ]
         by_text = [
-            timed("", f"Time {of}: its request's, by text.", values, f"te_embed_{tei}duration")
-            for (_, of, tei), values in zip(stages, self._text_stages, strict=True)
+            timed(
+                "",
+                f"Time {of}: its request's, by text.",
+                values.plus(more),
+                f"te_embed_{tei}duration",
+            )
+            for (_, of, tei), values, more in zip(
+                stages, self._stages, self._more_texts, strict=True
+            )
         ]
         return [
             by_method("embeds", "Requests for vectors.", self._asked, "te_request_count"),

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cortex_embed.domain import EmbedResult, ModelSpec
-from cortex_embed.errors import (
-    EngineError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    NotReadyError,
-    TextError,
-    TokensError,
-)
+from cortex_embed.answers import Answering, NamedBy, must_be_finite
+from cortex_embed.domain import ModelSpec
+from cortex_embed.errors import InvalidRequestError, ModelNotFoundError, NotReadyError
 from cortex_embed.metrics import Metrics
 from cortex_embed.providers.pool import ModelPool
 
@@ -28,8 +22,10 @@ if TYPE_CHECKING:
 
     from cortex_embed.domain import (
         EmbedRequest,
+        EmbedResult,
         Priority,
         Provider,
+        Submitted,
         Text,
         Token,
         TokenStates,
@@ -196,40 +192,55 @@ class EmbeddingService:
         spec = model.spec
         self._check(request, spec)
         self.metrics.asked(request)
-        started = time.perf_counter()
-        with _NamedBy(request), self._pool.use(spec.id) as provider:
+        use = self._pool.use(spec.id)
+        answering = Answering(request, model, use, self.metrics)
+        with NamedBy(request), use as provider:
             pooled = await provider.embed(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
                 priority=request.priority or _priority(request.texts),
             )
-        vectors = _shaped(pooled.vectors, request, spec)
-        result = EmbedResult(
-            vectors,
-            pooled.tokens,
-            spec,
-            pooled.truncations,
-            pooled.timings,
-            fingerprint=model.fingerprint,
-            read_as=pooled.read_as,
-        )
-        self.metrics.embedded(request, result, time.perf_counter() - started)
-        return result
+        return answering.result(pooled)
+
+    def submit(
+        self, request: EmbedRequest, told: Callable[[EmbedResult | Exception], object]
+    ) -> Submitted | None:
+        """As `embed` of one string, for a caller without a task: `told` is called on the event
+        loop, once, later, with the answer or why there is none, and must not raise.
+
+        None, and nothing done, where there is more to wait for than the engine. Raises what is
+        known to be wrong at once.
+        """
+        if self._phase != "ready":
+            return None
+        model = self.served(request.model)
+        if not self._pool.is_loaded(model.spec.id):
+            return None
+        self._check(request, model.spec)
+        answering = Answering(request, model, self._pool.use(model.spec.id), self.metrics)
+        is_asked = True
+        try:
+            submitted = answering.submit(request.truncate or self._limits.truncate, told)
+            is_asked = submitted is not None
+        finally:
+            if is_asked:
+                self.metrics.asked(request)
+        return submitted
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
         """The state of every token of every text; what `embed` pools. Errors as for `embed`."""
         self._must_be_ready()
         spec = self.resolve(request.model)
         self._check(request, spec)
-        with _NamedBy(request), self._pool.use(spec.id) as provider:
+        with NamedBy(request), self._pool.use(spec.id) as provider:
             found = await provider.token_states(
                 request.texts,
                 input_type=request.input_type,
                 truncate=request.truncate or self._limits.truncate,
             )
         for states in found.states:
-            _must_be_finite(states)
+            must_be_finite(states)
         return found
 
     async def tokenize(self, request: EmbedRequest, *, special: bool) -> list[list[Token]]:
@@ -255,7 +266,7 @@ class EmbeddingService:
         spec = self.resolve(request.model)
         self._check(request, spec)
         ids = [text for text in request.texts if not isinstance(text, str)]
-        with _NamedBy(request), self._pool.use(spec.id) as provider:
+        with NamedBy(request), self._pool.use(spec.id) as provider:
             return await provider.detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
@@ -309,32 +320,6 @@ class EmbeddingService:
         self._pool.drain()
 
 
-class _NamedBy:
-    """A provider knows a text by its index; the caller of `request` has a name for it.
-
-    Not a generator: at every request that takes three times as long.
-    """
-
-    __slots__ = ("_request",)
-
-    def __init__(self, request: EmbedRequest) -> None:
-        self._request = request
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, why: BaseException | None, trace: object) -> None:
-        """Raises InvalidRequestError."""
-        request = self._request
-        if isinstance(why, TextError):
-            where = request.path(why.index)
-            message = f"{where}: {why.message}"
-            raise InvalidRequestError(message, param=where, code=why.code) from None
-        if isinstance(why, TokensError):
-            message = f"{request.param} {why.message}"
-            raise InvalidRequestError(message, param=request.param, code=why.code) from None
-
-
 def fault(text: Text, max_chars: int) -> str | None:
     """Why `text` cannot be embedded, as the end of a sentence that names it."""
     if not text:
@@ -362,25 +347,3 @@ def fault(text: Text, max_chars: int) -> str | None:
 
 def _priority(texts: Sequence[Text]) -> Priority:
     return "interactive" if len(texts) <= _INTERACTIVE_TEXTS else "bulk"
-
-
-def _must_be_finite(vectors: Any) -> None:
-    import math
-
-    import numpy as np
-
-    # One pass: NaN and infinity survive a sum, and float32 values cannot overflow float64.
-    if not math.isfinite(np.add.reduce(vectors, axis=None, dtype=np.float64)):
-        raise EngineError("The model gave a vector that is not finite; nothing was returned.")
-
-
-def _shaped(vectors: Any, request: EmbedRequest, spec: ModelSpec) -> Any:
-    from cortex_embed.vectors import shape
-
-    _must_be_finite(vectors)
-    return shape(
-        vectors,
-        dimensions=request.dimensions,
-        normalize=request.normalize,
-        layer_norm=spec.layer_norm,
-    )

@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
@@ -26,6 +26,7 @@ from cortex_embed.domain import (
     ModelSpec,
     Pooled,
     Priority,
+    Submitted,
     Text,
     Token,
     TokenStates,
@@ -34,7 +35,8 @@ from cortex_embed.domain import (
 )
 from cortex_embed.errors import EmbedError
 from cortex_embed.models.obtain import Progress
-from cortex_embed.server.fast_path import FastPath, Known
+from cortex_embed.server.direct import Direct, Known
+from cortex_embed.server.fast_path import FastPath
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.reporter import StopReason
 from cortex_embed.server.sockets import Listener, bind
@@ -63,6 +65,13 @@ FINGERPRINT = "cx1:of-the-tiny-model"
 def vector(text: Text, prefix: str = "") -> list[float]:
     digest = hashlib.sha256(f"{prefix}{text}".encode()).digest()
     return [byte - 127.5 for byte in digest[: SPEC.dimensions]]
+
+
+class _Submitted(NamedTuple):
+    task: asyncio.Task[Pooled]
+
+    def cancel(self) -> None:
+        self.task.cancel()
 
 
 class FakeProvider:
@@ -111,6 +120,26 @@ class FakeProvider:
         cut = [Truncation(i, len(t), limit) for i, t in enumerate(texts) if len(t) > limit]
         used = sum(min(len(text), limit) for text in texts)
         return Pooled(np.array(rows, dtype=np.float32), used, tuple(cut), read_as=self.read_as)
+
+    def submit(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        told: Callable[[Pooled | Exception], object],
+    ) -> Submitted:
+        """`embed` in a task of its own."""
+        given: Any = {"input_type": input_type, "truncate": truncate, "priority": "interactive"}
+        task = asyncio.ensure_future(self.embed((text,), **given))
+
+        def hear(ended: asyncio.Task[Pooled]) -> None:
+            if not ended.cancelled():
+                why = ended.exception()
+                told(why if isinstance(why, Exception) else ended.result())
+
+        task.add_done_callback(hear)
+        return _Submitted(task)
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool
@@ -305,4 +334,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
         return await answer(self, known, *rest)
 
     monkeypatch.setattr(FastPath, "answer", spied)
+    begin = Direct.begin
+
+    def spied_too(self: Direct) -> bool:
+        seen.append(self._known)
+        if begin(self):
+            return True
+        seen.pop()  # it goes that way with a task
+        return False
+
+    monkeypatch.setattr(Direct, "begin", spied_too)
     return seen

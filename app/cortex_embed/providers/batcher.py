@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cortex_embed.domain import Priority
+    from cortex_embed.providers.lanes import Waiter
     from cortex_embed.providers.runs import Call, Run, Runs
     from cortex_embed.vectors import Vectors
 
@@ -68,6 +69,12 @@ class Batched(msgspec.Struct, frozen=True):
     vectors: Vectors
     queue_seconds: float
     engine_seconds: float
+
+    @classmethod
+    def of(cls, job: Job) -> Batched:
+        """Of one that is done."""
+        started = job.queued_at if job.started_at is None else job.started_at
+        return cls(job.vectors, started - job.queued_at, job.engine_seconds)
 
 
 class MicroBatcher:
@@ -106,6 +113,7 @@ class MicroBatcher:
         }  # fmt: skip
         self._order = 0
         self._jobs: set[Job] = set()
+        self._emptied: asyncio.Future[None] | None = None
         self._again: deque[list[Entry]] = deque()
         self._ready: deque[_Batch] = deque()
         """What is offered to the threads, and counted as busy once one has taken it."""
@@ -148,37 +156,56 @@ class MicroBatcher:
         Raises OverloadedError before anything is queued, EngineError when a run fails. On
         cancellation the texts that have not started leave the queue.
         """
+        done = self._loop.create_future()
+        job = self.submit(texts, done, priority=priority, whole=whole)
+        try:
+            await done
+        finally:
+            self.leave(job)
+        return Batched.of(job)
+
+    def submit(
+        self,
+        texts: Sequence[Ids],
+        done: Waiter,
+        *,
+        priority: Priority | None = None,
+        whole: int | None = None,
+    ) -> Job:
+        """As `embed`, without waiting: `done` is told, later. It must `leave` in the end."""
         import numpy as np
 
         if self._closing:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
-        tokens = sum(len(ids) for ids in texts)
+        lengths = [len(ids) for ids in texts]
+        tokens = sum(lengths)
         self._refuse_when_full(
             tokens if whole is None else whole, "" if whole is None else "about "
         )
         job = Job(
             texts=texts,
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
-            done=self._loop.create_future(),
+            done=done,
             left=len(texts),
             lane=priority or ("interactive" if tokens <= _INTERACTIVE_TOKENS else "bulk"),
             queued_at=time.perf_counter(),
         )
         self._jobs.add(job)
         lane = self._lanes[job.lane]
-        for index in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
-            lane.push(Entry(job, index, self._order, len(texts[index])))
+        for index in sorted(range(len(texts)), key=lengths.__getitem__, reverse=True):
+            lane.push(Entry(job, index, self._order, lengths[index]))
             self._order += 1
-        try:
-            self._dispatch()
-            await job.done
-        finally:
-            self._jobs.discard(job)
-            if job.left:
-                lane.drop(job)
-                self._drop_ready()
-        started = job.queued_at if job.started_at is None else job.started_at
-        return Batched(job.vectors, started - job.queued_at, job.engine_seconds)
+        self._dispatch()
+        return job
+
+    def leave(self, job: Job) -> None:
+        """Its waiter has been told, or waits no more: what has not started leaves the queue."""
+        self._jobs.discard(job)
+        if job.left:
+            self._lanes[job.lane].drop(job)
+            self._drop_ready()
+        if not self._jobs and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def _refuse_when_full(self, tokens: int, about: str) -> None:
         # An empty queue takes any request: one larger than the bound could otherwise never run.
@@ -353,9 +380,9 @@ class MicroBatcher:
     async def close(self) -> None:
         """Refuse what is new, finish what is queued, stop the threads."""
         self._closing = True
-        waiting = [job.done for job in self._jobs]
-        if waiting:
-            await asyncio.wait(waiting)
+        if self._jobs:
+            self._emptied = self._loop.create_future()
+            await self._emptied
         # A run whose request was cancelled may still be under way.
         await self._loop.run_in_executor(None, self._pool.shutdown)
         await self._loop.run_in_executor(None, self._runs.close)

@@ -79,6 +79,9 @@ class HashingProvider:
         used, truncations = self._used(texts, input_type, truncate)
         return Pooled(vectors_of(used), sum(map(len, used)), truncations, Timings())
 
+    def submit(self, *_: object, **__: object) -> None:
+        """See `domain.Provider.submit`. There is nothing to wait for."""
+
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool
     ) -> list[list[Token]]:

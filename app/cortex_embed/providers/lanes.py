@@ -7,12 +7,11 @@ must never wait, or know what a lane is for.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     import numpy as np
@@ -24,12 +23,25 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
 
 
+class Waiter(Protocol):
+    """Who is told that a job is done, or has failed. A future is one."""
+
+    def done(self) -> bool:
+        """Whether it was told, or waits no more."""
+
+    def set_result(self, result: None, /) -> object:
+        """All vectors are there. Never raises."""
+
+    def set_exception(self, why: Exception, /) -> object:
+        """There will be none. Never raises."""
+
+
 class Job(msgspec.Struct, eq=False):
     """One request's texts on their way through the queue."""
 
     texts: Sequence[Ids]
     vectors: Vectors
-    done: asyncio.Future[None]
+    done: Waiter
     left: int
     lane: Priority
     queued_at: float

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ModelSpec,
         Pooled,
         Priority,
+        Submitted,
         Text,
         Token,
         Truncate,
@@ -227,6 +228,25 @@ class LocalProvider:
         tokens = self._counted(encoded)
         batched = await self._batcher.embed([e.ids for e in encoded])
         return parts.pooled(encoded, tokens, batched, seconds)
+
+    def submit(
+        self,
+        text: str,
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        told: Callable[[Pooled | Exception], object],
+    ) -> Submitted | None:
+        """See `domain.Provider.submit`."""
+        if self._tokenizer is None or self._batcher is None or len(text) > _INLINE_CHARS:
+            return None
+        from cortex_embed.providers.one_text import OneText
+
+        started = time.perf_counter()
+        prefix = self.spec.prefix(input_type)
+        encoded = self._tokenizer.encode((text,), prefix=prefix, truncate=truncate)
+        seconds = time.perf_counter() - started
+        return OneText(self._batcher, encoded, self._counted(encoded), seconds, told)
 
     async def _embed_in_parts(
         self, batcher: MicroBatcher, texts: Sequence[Text], prefix: str, truncate: Truncate

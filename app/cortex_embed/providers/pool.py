@@ -109,9 +109,10 @@ class _Use:
 
     def __enter__(self) -> Provider:
         loaded = self._loaded
+        if not loaded.users:
+            loaded.used.set()
+            loaded.rests.clear()
         loaded.users += 1
-        loaded.used.set()
-        loaded.rests.clear()
         return loaded.provider
 
     def __exit__(self, *_: object) -> None:

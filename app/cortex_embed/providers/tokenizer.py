@@ -104,6 +104,9 @@ class Tokenizer:
         Of many characters (_FEW_CHARS) it holds no lock of the interpreter while it tokenizes; safe
         to call from any thread.
         """
+        if len(texts) == 1 and isinstance(texts[0], str):  # as most are
+            ((content, total),) = self._contents([prefix + texts[0]], truncate)
+            return [self._finish(0, content, total, truncate, None)]
         read = [self._read(index, text) for index, text in enumerate(texts)]
         strings = [prefix + text for text in read if isinstance(text, str)]
         contents = iter(self._contents(strings, truncate))

@@ -2,8 +2,8 @@
 
 A client's heads are alike, byte for byte, but for `Content-Length`. The first takes the whole way:
 aiohttp's parser, router, tasks and response, our middleware and handler. Those that follow need
-none of it, only their bodies are new; for one short text, that way is two fifths of what the event
-loop has to do (`nox -s http`). It must never give another answer than the whole way does: what it
+none of it, only their bodies are new. Of those that have one text and are like an answered one but
+for that, even the rest is known (`direct`). It must never give another answer than the whole way does: what it
 cannot answer with 200 it leaves to that way, the error included, and who may come in was decided
 there.
 
@@ -17,7 +17,7 @@ import re
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
@@ -26,15 +26,17 @@ from aiohttp.web_server import Server
 
 from cortex_embed.server import handlers
 from cortex_embed.server.keys import DIALECT
-from cortex_embed.server.middleware import CLIENT_LEFT, route_of, signature
+from cortex_embed.server.direct import Direct, Failure, Known, Template
+from cortex_embed.server.middleware import CLIENT_LEFT, ID_HEADER, SERVER, new_id, route_of
 from cortex_embed.server.route import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cortex_embed.domain import EmbedResult
     from cortex_embed.server.keys import Traffic
     from cortex_embed.service import EmbeddingService
-    from cortex_embed.wire.dialect import ErrorDialect
+    from cortex_embed.wire.dialect import Asked, ErrorDialect, ServerDialect
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d{1,9})(?=\r\n)", re.IGNORECASE)
@@ -59,21 +61,6 @@ _USED = (
     "_paused",
     "_waiter",
 )
-
-
-class Known(NamedTuple):
-    """What follows from a head."""
-
-    choose: handlers.Choose
-    route: str
-    by_openai: bool
-
-
-class Failure(NamedTuple):
-    """Why the short way has no answer: for the whole way to say, in this dialect."""
-
-    why: Exception
-    dialect: ErrorDialect | None
 
 
 class FastPath:
@@ -106,8 +93,8 @@ class FastPath:
             return
         if len(self._heads) >= _HEADS:
             del self._heads[next(iter(self._heads))]
-        route = route_of(request)
-        self._heads[head] = Known(handler.args[0], route, handlers.OPENAI_CLIENT in headers)
+        by_openai = handlers.OPENAI_CLIENT in headers
+        self._heads[head] = Known(handler.args[0], route_of(request), by_openai=by_openai)
 
     def fail(self, request: web.Request) -> None:
         """Raise what kept the short way from answering `request`, if it was asked."""
@@ -117,6 +104,23 @@ class FastPath:
         if failure.dialect is not None:
             request[DIALECT] = failure.dialect
         raise failure.why
+
+    def begin(
+        self,
+        known: Known,
+        body: bytes,
+        send: Callable[[bytes], None],
+        answered: Callable[[bool | Failure], None],
+    ) -> Direct | Failure | None:
+        """Have `body` answered without waiting, if it is like one before; None if it cannot be."""
+        for template in known.templates:
+            if (text := template.text_of(body)) is not None:
+                direct = Direct(self, known, template, text, send, answered)
+                try:
+                    return direct if direct.begin() else None
+                except Exception as why:
+                    return Failure(why, template.dialect)
+        return None
 
     async def answer(
         self, known: Known, body: bytes, began: float, send: Callable[[bytes], None]
@@ -131,34 +135,39 @@ class FastPath:
             dialect = speaker = known.choose(body)
             asked = handlers.asked_of(speaker, service, body, by_openai=known.by_openai)
             dialect = asked.dialect or dialect
+            known.learn(Template.of(body, asked, speaker))
             if not service.is_at_hand(asked.request.model):
                 return False
             payload, headers = await handlers.embedded(speaker, service, asked)
-            reply = self._reply(payload, headers)
+            reply = self._written(payload, headers)
         except asyncio.CancelledError:
             if dialect is not None:
-                self._count(dialect, known, CLIENT_LEFT, began)
+                self.count(dialect, known, CLIENT_LEFT, began)
             raise
         except Exception as why:
             return Failure(why, dialect)
         send(reply)
-        self._count(dialect, known, 200, began)
+        self.count(dialect, known, 200, began)
         return True
 
-    def _count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
+    def reply(self, speaker: ServerDialect, asked: Asked, result: EmbedResult) -> bytes:
+        """The reply with `result`, head and body."""
+        return self._written(speaker.encode_response(asked, result), handlers.headers_of(result))
+
+    def count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
         self.service.metrics.answered(dialect.NAME, known.route, status, seconds)
 
-    def _reply(self, payload: bytes, headers: dict[str, str]) -> bytes:
-        """As aiohttp writes it."""
-        headers["Content-Type"] = JSON
-        headers |= signature()
-        headers["Content-Length"] = str(len(payload))
-        headers["Date"] = rfc822_formatted_time()
-        if self.service.phase == "draining":
-            headers["Connection"] = "close"
-        lines = "\r\n".join([f"{name}: {value}" for name, value in headers.items()])
-        return b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (lines.encode("latin-1"), payload)
+    def _written(self, payload: bytes, headers: dict[str, str]) -> bytes:
+        """As aiohttp writes it, in the order in which `Around` adds its own."""
+        own = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        close = "Connection: close\r\n" if self.service.phase == "draining" else ""
+        head = (
+            f"HTTP/1.1 200 OK\r\n{own}Content-Type: {JSON}\r\n{ID_HEADER}: {new_id()}\r\n"
+            f"Server: {SERVER}\r\nContent-Length: {len(payload)}\r\n"
+            f"Date: {rfc822_formatted_time()}\r\n{close}\r\n"
+        )
+        return head.encode("latin-1") + payload
 
 
 class Connection(RequestHandler):
@@ -174,7 +183,7 @@ class Connection(RequestHandler):
     def __init__(self, fast: FastPath, server: Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._fast = fast
-        self._work: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | Direct | None = None
         self._arrived: asyncio.Future[None] | None = None
         self._held: list[bytes] = []
         self._failure: Failure | None = None
@@ -218,8 +227,26 @@ class Connection(RequestHandler):
             self.head = head
             known = self._fast.known(head)
             if known is not None and size <= self._fast.max_body and not self._paused:
-                self._work = self._loop.create_task(self._answer(known, data, begin, size))
+                self._begin(known, data, begin, size)
         return True
+
+    def _begin(self, known: Known, data: bytes, begin: int, size: int) -> None:
+        """Go the short way, or remember why that ended at once."""
+        self._stay_open()
+        found: Direct | Failure | None = None
+        if len(data) - begin == size:
+            answered = partial(self._directly_answered, data)
+            found = self._fast.begin(known, data[begin:], self._send, answered)
+        if isinstance(found, Failure):
+            self._failure = found
+        else:
+            self._work = found or self._loop.create_task(self._answer(known, data, begin, size))
+
+    def _directly_answered(self, data: bytes, found: bool | Failure) -> None:
+        if found is True and not self._held:
+            self._finish(found, data)
+        else:  # not from where the engine's outcome is heard: others wait for theirs there
+            self._loop.call_soon(self._finish, found, data)
 
     def _follow(self, data: bytes, owed: int) -> None:
         """Keep account of what aiohttp gets and `_short` did not tell. A head without a length may
@@ -247,7 +274,6 @@ class Connection(RequestHandler):
         began = time.perf_counter()
         fast = self._fast
         found: bool | Failure = False
-        self._stay_open()
         try:
             with fast.traffic.requests, fast.traffic.uses:
                 if len(data) - begin < size:
@@ -256,14 +282,23 @@ class Connection(RequestHandler):
                     found = await fast.answer(known, data[begin:], began, self._send)
         finally:
             self._work = None
-        if self.transport is not None and not self.transport.is_reading():
+        if found is not True and len(data) - begin > size:
+            self._owe(-1)
+        self._finish(found, data)
+
+    def _finish(self, found: bool | Failure, data: bytes) -> None:
+        """The whole way has its turn if `found` is no answer, and then what came meanwhile."""
+        self._work = None
+        if self.transport is None:
+            return
+        if not self.transport.is_reading():
             self.transport.resume_reading()
         if found is not True:
-            if len(data) - begin > size:
-                self._owe(-1)
             self._failure = found or None
             super().data_received(data)
-        self._go_on()
+        if self._held:
+            held, self._held = self._held, []
+            self.data_received(b"".join(held))
 
     def _send(self, reply: bytes) -> None:
         self._stay_open()
@@ -289,12 +324,6 @@ class Connection(RequestHandler):
     def _stay_open(self) -> None:
         """aiohttp takes the connection for idle, and closes such in the end."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-
-    def _go_on(self) -> None:
-        """With what came meanwhile."""
-        if self._held:
-            held, self._held = self._held, []
-            self.data_received(b"".join(held))
 
     def failure(self) -> Failure | None:
         """Why the short way did not answer the request that aiohttp has now; once."""

@@ -30,7 +30,7 @@ from cortex_embed.server.route import JSON
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from cortex_embed.domain import Truncation
+    from cortex_embed.domain import EmbedResult, Truncation
     from cortex_embed.service import EmbeddingService
     from cortex_embed.wire.dialect import Asked, ServerDialect
 
@@ -124,10 +124,15 @@ async def embedded(
     encode = partial(dialect.encode_response, asked, result)
     large = result.vectors.size > LARGE_REPLY
     payload = await asyncio.to_thread(encode) if large else encode()
+    return payload, headers_of(result)
+
+
+def headers_of(result: EmbedResult) -> dict[str, str]:
+    """What the headers of a reply say of its vectors."""
     headers = vector_headers(result.fingerprint, result.truncations)
     if result.read_as:
         headers[READ_AS] = result.read_as
-    return payload, headers
+    return headers
 
 
 def check_fingerprint(request: web.Request, model: str | None) -> None:

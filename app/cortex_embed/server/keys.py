@@ -34,16 +34,22 @@ class Counter:
         self.none.set()
         self.left_at = time.monotonic()
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
         if not self.count:
             self.none.clear()
         self.count += 1
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self.count -= 1
         self.left_at = time.monotonic()
         if not self.count:
             self.none.set()
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
 
 class Traffic:

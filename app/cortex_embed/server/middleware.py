@@ -50,7 +50,7 @@ CLIENT_LEFT = 499
 """nginx's number for it."""
 _SANE_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _PATH_SHOWN = 100
-_SERVER = f"cortex-embed/{__version__}"
+SERVER = f"cortex-embed/{__version__}"
 # An id tells requests apart and keeps no secret; the system's randomness is a call into it, where
 # this thread may have to wait for its turn. Seeded from there, once a process.
 _ids = Random()  # noqa: S311
@@ -133,7 +133,7 @@ def new_id() -> str:
 
 def signature(request_id: str | None = None) -> dict[str, str]:
     """The headers that every reply has."""
-    return {ID_HEADER: request_id or new_id(), "Server": _SERVER}
+    return {ID_HEADER: request_id or new_id(), "Server": SERVER}
 
 
 def route_of(request: web.Request) -> str:
