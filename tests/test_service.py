@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,18 +86,18 @@ class FakeProvider:
 
     def submit(
         self,
-        text: str,
+        texts: Sequence[str],
         *,
         input_type: InputType | None,
         truncate: Truncate,
         told: Callable[[Pooled | Exception], object],
     ) -> FakeProvider | None:
         """Is its own `Submitted`; the test calls `told`."""
-        self.asked = {"text": text, "input_type": input_type, "truncate": truncate}
+        self.asked = {"texts": texts, "input_type": input_type, "truncate": truncate}
         if self.fault:
             raise self.fault
         self.told = told
-        return None if text == "later" else self
+        return None if "later" in texts else self
 
     def cancel(self) -> None:
         self.asked = {}

@@ -50,8 +50,8 @@ class Answering:
         self._metrics = metrics
         self._started = time.perf_counter()
 
-    def result(self, pooled: Pooled) -> EmbedResult:
-        """The answer. Raises EngineError."""
+    def result(self, pooled: Pooled, requests: int = 1) -> EmbedResult:
+        """The answer, counted as that to so many requests. Raises EngineError."""
         from cortex_embed.vectors import shape
 
         request, model = self._request, self._model
@@ -70,24 +70,23 @@ class Answering:
             pooled.timings,
             fingerprint=model.fingerprint,
             read_as=pooled.read_as,
+            lengths=pooled.lengths,
         )
-        self._metrics.embedded(request, result, time.perf_counter() - self._started)
+        seconds = time.perf_counter() - self._started
+        self._metrics.embedded(request, result, seconds, requests)
         return result
 
     def submit(
         self, truncate: Truncate, told: Callable[[EmbedResult | Exception], object]
     ) -> Submitted | None:
-        """Have the only text, a string, computed, and `told` of it; see `Provider.submit`."""
-        request = self._request
-        (text,) = request.texts
-        assert isinstance(text, str)  # noqa: S101 - the caller has looked; this is for mypy
+        """Have the texts, which are strings, computed, and `told` of it; see `Provider.submit`."""
+        request: Any = self._request
         self._told = told
         provider, submitted = self._use.__enter__(), None
         try:
-            with NamedBy(request):
-                submitted = provider.submit(
-                    text, input_type=request.input_type, truncate=truncate, told=self._hear
-                )
+            submitted = provider.submit(
+                request.texts, input_type=request.input_type, truncate=truncate, told=self._hear
+            )
         finally:
             if submitted is None:
                 self._use.__exit__(None, None, None)
@@ -105,7 +104,11 @@ class Answering:
         self._use.__exit__(None, None, None)
         answer: EmbedResult | Exception
         try:
-            answer = outcome if isinstance(outcome, Exception) else self.result(outcome)
+            if isinstance(outcome, Exception):
+                answer = outcome
+            else:
+                self._metrics.asked(self._request, len(outcome.lengths))
+                answer = self.result(outcome, len(outcome.lengths))
         except Exception as why:  # whoever waits must hear of it
             answer = why
         self._told(answer)

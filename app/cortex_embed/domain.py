@@ -175,6 +175,8 @@ class Pooled(msgspec.Struct, frozen=True):
     truncations: tuple[Truncation, ...] = ()
     timings: Timings = msgspec.field(default_factory=Timings)
     read_as: str | None = None
+    lengths: tuple[int, ...] = ()
+    """Tokens of each text, where it was submitted."""
 
 
 class TokenStates(msgspec.Struct, frozen=True):
@@ -199,14 +201,15 @@ class EmbedResult(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     """Identity of the vector space; empty where the provider knows none."""
     read_as: str | None = None
-    """See `Pooled`."""
+    lengths: tuple[int, ...] = ()
+    """See `Pooled` for both."""
 
 
 class Submitted(Protocol):
-    """A text on its way through a provider."""
+    """Texts on their way through a provider."""
 
     def cancel(self) -> None:
-        """Nobody waits for it any more; nobody will be told."""
+        """Nobody waits for them any more; nobody will be told."""
 
 
 class Provider(Protocol):
@@ -237,15 +240,18 @@ class Provider(Protocol):
 
     def submit(
         self,
-        text: str,
+        texts: Sequence[str],
         *,
         input_type: InputType | None,
         truncate: Truncate,
         told: Callable[[Pooled | Exception], object],
     ) -> Submitted | None:
-        """As `embed` of one text, for a caller without a task: `told` is called on the event loop,
-        once, later, and must not raise. None, and nothing done, where there is more to wait for
-        than the engine. Raises what `embed` would before it computes."""
+        """As `embed` of n >= 1 short texts, for callers without a task: `told` is called on the
+        event loop, once, later, and must not raise; what it gets has `lengths`.
+
+        None, and nothing done, where there is more to wait for than the engine, or to say of a text
+        than its length. Raises what `embed` would before it computes.
+        """
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool

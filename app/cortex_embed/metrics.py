@@ -124,39 +124,43 @@ class Metrics:
         """Requests for vectors that were well-formed, whether they were answered or not."""
         return sum(self._asked.values())
 
-    def answered(self, dialect: str, route: str, status: int, seconds: float) -> None:
-        """A request got its response. `route` is a path of the table of routes, or "other"."""
+    def answered(self, dialect: str, route: str, status: int, *seconds: float) -> None:
+        """Requests got their response, each after so many of `seconds`. `route` is a path of the
+        table of routes, or "other"."""
         key = (dialect, route, status)
-        self._requests[key] = self._requests.get(key, 0) + 1
+        self._requests[key] = self._requests.get(key, 0) + len(seconds)
         histogram = self._request_seconds.get((dialect, route))
         if histogram is None:
             histogram = self._request_seconds[dialect, route] = Histogram(_SECONDS)
-        histogram.observe(seconds)
+        histogram.observe_all(seconds)
 
     def failed(self, code: str) -> None:
         """A request was answered with the error of this `code`."""
         self._errors[code] = self._errors.get(code, 0) + 1
 
-    def asked(self, request: EmbedRequest) -> None:
-        """Vectors were asked for."""
-        self._asked["single" if request.single else "batch"] += 1
+    def asked(self, request: EmbedRequest, requests: int = 1) -> None:
+        """Vectors were asked for, in so many requests."""
+        self._asked["single" if request.single else "batch"] += requests
         self._texts_asked += len(request.texts)
 
-    def embedded(self, request: EmbedRequest, result: EmbedResult, seconds: float) -> None:
-        """`request` has its vectors, `seconds` after it was asked."""
+    def embedded(
+        self, request: EmbedRequest, result: EmbedResult, seconds: float, requests: int = 1
+    ) -> None:
+        """`request` has its vectors, `seconds` after it was asked. It may stand for several, with
+        as many texts each."""
         texts = len(request.texts)
-        self._embedded["single" if request.single else "batch"] += 1
+        self._embedded["single" if request.single else "batch"] += requests
         self.texts += texts
         self.tokens += result.tokens
         self.truncations += len(result.truncations)
         spent = result.timings
         values = (seconds, spent.tokenize, spent.queue, spent.engine)
         for value, stage in zip(values, self._stages, strict=True):
-            stage.counts[bisect_left(_SECONDS, value)] += 1
-            stage.sum += value
-        if texts > 1:
+            stage.counts[bisect_left(_SECONDS, value)] += requests
+            stage.sum += value * requests
+        if texts > requests:
             for value, more in zip(values, self._more_texts, strict=True):
-                more.observe(value, texts - 1)
+                more.observe(value, texts - requests)
 
     def ran(self, lengths: Sequence[int], seconds: float) -> None:
         """A micro-batch of texts of these lengths in tokens went through the engine."""

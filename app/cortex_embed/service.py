@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cortex_embed.answers import Answering, NamedBy, must_be_finite
-from cortex_embed.domain import ModelSpec
 from cortex_embed.errors import InvalidRequestError, ModelNotFoundError, NotReadyError
 from cortex_embed.metrics import Metrics
 from cortex_embed.providers.pool import ModelPool
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from cortex_embed.domain import (
         EmbedRequest,
         EmbedResult,
+        ModelSpec,
         Priority,
         Provider,
         Submitted,
@@ -206,11 +206,13 @@ class EmbeddingService:
     def submit(
         self, request: EmbedRequest, told: Callable[[EmbedResult | Exception], object]
     ) -> Submitted | None:
-        """As `embed` of one string, for a caller without a task: `told` is called on the event
-        loop, once, later, with the answer or why there is none, and must not raise.
+        """As `embed` of many requests at once, which are alike but for their one short string: as
+        texts of `request` they are in the order of the answer. For callers without a task: `told`
+        is called on the event loop, once, later, with the answer (it has `lengths`) or why there
+        is none, and must not raise.
 
         None, and nothing done, where there is more to wait for than the engine. Raises what is
-        known to be wrong at once.
+        known to be wrong at once; what is wrong with one is wrong with all, and none is counted.
         """
         if self._phase != "ready":
             return None
@@ -219,14 +221,7 @@ class EmbeddingService:
             return None
         self._check(request, model.spec)
         answering = Answering(request, model, self._pool.use(model.spec.id), self.metrics)
-        is_asked = True
-        try:
-            submitted = answering.submit(request.truncate or self._limits.truncate, told)
-            is_asked = submitted is not None
-        finally:
-            if is_asked:
-                self.metrics.asked(request)
-        return submitted
+        return answering.submit(request.truncate or self._limits.truncate, told)
 
     async def token_states(self, request: EmbedRequest) -> TokenStates:
         """The state of every token of every text; what `embed` pools. Errors as for `embed`."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.testing  # loaded lazily otherwise, which would block the loop
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from msgspec import structs
 
 from cortex_embed.config import Settings
 from cortex_embed.domain import (
@@ -35,9 +36,9 @@ from cortex_embed.domain import (
 )
 from cortex_embed.errors import EmbedError
 from cortex_embed.models.obtain import Progress
-from cortex_embed.server.direct import Direct, Known
-from cortex_embed.server.fast_path import FastPath
+from cortex_embed.server.fast_path import Connection, FastPath, Known
 from cortex_embed.server.lifecycle import Server
+from cortex_embed.server.lots import Lot
 from cortex_embed.server.reporter import StopReason
 from cortex_embed.server.sockets import Listener, bind
 from cortex_embed.server.unix_sockets import bind_unix
@@ -123,20 +124,26 @@ class FakeProvider:
 
     def submit(
         self,
-        text: str,
+        texts: Sequence[str],
         *,
         input_type: InputType | None,
         truncate: Truncate,
         told: Callable[[Pooled | Exception], object],
-    ) -> Submitted:
+    ) -> Submitted | None:
         """`embed` in a task of its own."""
+        if max(map(len, texts)) > self.spec.max_tokens or self.read_as:
+            return None
         given: Any = {"input_type": input_type, "truncate": truncate, "priority": "interactive"}
-        task = asyncio.ensure_future(self.embed((text,), **given))
+        task = asyncio.ensure_future(self.embed(texts, **given))
 
         def hear(ended: asyncio.Task[Pooled]) -> None:
             if not ended.cancelled():
-                why = ended.exception()
-                told(why if isinstance(why, Exception) else ended.result())
+                why, lengths = ended.exception(), tuple(map(len, texts))
+                told(
+                    why
+                    if isinstance(why, Exception)
+                    else structs.replace(ended.result(), lengths=lengths)
+                )
 
         task.add_done_callback(hear)
         return _Submitted(task)
@@ -334,14 +341,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
         return await answer(self, known, *rest)
 
     monkeypatch.setattr(FastPath, "answer", spied)
-    begin = Direct.begin
+    join = FastPath.join
 
-    def spied_too(self: Direct) -> bool:
-        seen.append(self._known)
-        if begin(self):
-            return True
-        seen.pop()  # it goes that way with a task
-        return False
+    def joined(self: FastPath, member: Connection, known: Known, body: bytes) -> Lot | None:
+        seen.append(known)
+        lot = join(self, member, known, body)
+        if lot is None or lot._is_over:
+            seen.pop()  # it goes that way by itself
+        return lot
 
-    monkeypatch.setattr(Direct, "begin", spied_too)
+    monkeypatch.setattr(FastPath, "join", joined)
     return seen

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
 from cortex_embed.server import fast_path, handlers
-from cortex_embed.server.direct import Known
+from cortex_embed.server.fast_path import Known
 from cortex_embed.server.routes import ROUTES
 from tests.server.conftest import SPEC, FakeProvider
 from tests.server.raw import hold, request, shared, text

@@ -231,22 +231,24 @@ class LocalProvider:
 
     def submit(
         self,
-        text: str,
+        texts: Sequence[str],
         *,
         input_type: InputType | None,
         truncate: Truncate,
         told: Callable[[Pooled | Exception], object],
     ) -> Submitted | None:
         """See `domain.Provider.submit`."""
-        if self._tokenizer is None or self._batcher is None or len(text) > _INLINE_CHARS:
+        if self._tokenizer is None or self._batcher is None:
             return None
-        from cortex_embed.providers.one_text import OneText
+        if max(map(len, texts)) > _INLINE_CHARS:
+            return None
+        from cortex_embed.providers.submission import Submission
 
         started = time.perf_counter()
-        prefix = self.spec.prefix(input_type)
-        encoded = self._tokenizer.encode((text,), prefix=prefix, truncate=truncate)
-        seconds = time.perf_counter() - started
-        return OneText(self._batcher, encoded, self._counted(encoded), seconds, told)
+        ids = self._tokenizer.short(texts, prefix=self.spec.prefix(input_type))
+        if ids is None or 0 < self._max_request_tokens < max(map(len, ids)):
+            return None
+        return Submission(self._batcher, ids, time.perf_counter() - started, told)
 
     async def _embed_in_parts(
         self, batcher: MicroBatcher, texts: Sequence[Text], prefix: str, truncate: Truncate

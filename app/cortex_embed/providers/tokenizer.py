@@ -104,9 +104,6 @@ class Tokenizer:
         Of many characters (_FEW_CHARS) it holds no lock of the interpreter while it tokenizes; safe
         to call from any thread.
         """
-        if len(texts) == 1 and isinstance(texts[0], str):  # as most are
-            ((content, total),) = self._contents([prefix + texts[0]], truncate)
-            return [self._finish(0, content, total, truncate, None)]
         read = [self._read(index, text) for index, text in enumerate(texts)]
         strings = [prefix + text for text in read if isinstance(text, str)]
         contents = iter(self._contents(strings, truncate))
@@ -120,6 +117,22 @@ class Tokenizer:
             read_as = None if text is texts[index] else cl100k.NAME
             encoded.append(self._finish(index, content, total, truncate, read_as))
         return encoded
+
+    def short(self, texts: Sequence[str], *, prefix: str) -> list[Ids] | None:
+        """The ids of each text, as `encode` has them; None if it has more to say of one."""
+        import numpy as np
+
+        words, head, tail = self._words, self._head, self._tail
+        room = self.max_tokens - len(head) - len(tail)
+        found = []
+        for text in texts:
+            content = words.ids(prefix + text) if words is not None else None
+            if content is None:
+                content = self._bare_ids(prefix + text)
+            if not 0 < len(content) <= room:
+                return None
+            found.append(np.array([*head, *content, *tail], dtype=np.int64))
+        return found
 
     def _read(self, index: int, text: Text) -> Text:
         """The text of a caller's ids of OpenAI's vocabulary; everything else as it is.

@@ -3,9 +3,9 @@
 A client's heads are alike, byte for byte, but for `Content-Length`. The first takes the whole way:
 aiohttp's parser, router, tasks and response, our middleware and handler. Those that follow need
 none of it, only their bodies are new. Of those that have one text and are like an answered one but
-for that, even the rest is known (`direct`). It must never give another answer than the whole way does: what it
-cannot answer with 200 it leaves to that way, the error included, and who may come in was decided
-there.
+for that, even the rest is known (`lots`). It must never give another answer than the whole way
+does: what it cannot answer with 200 it leaves to that way, the error included, and who may come in
+was decided there.
 
 It leans on aiohttp's `RequestHandler`, and on names of it that are not public (`_USED`).
 """
@@ -17,26 +17,24 @@ import re
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from cortex_embed.server import handlers
 from cortex_embed.server.keys import DIALECT
-from cortex_embed.server.direct import Direct, Failure, Known, Template
-from cortex_embed.server.middleware import CLIENT_LEFT, ID_HEADER, SERVER, new_id, route_of
-from cortex_embed.server.route import JSON
+from cortex_embed.server.lots import Lot, Template
+from cortex_embed.server.middleware import CLIENT_LEFT, route_of
+from cortex_embed.server.written import Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cortex_embed.domain import EmbedResult
     from cortex_embed.server.keys import Traffic
     from cortex_embed.service import EmbeddingService
-    from cortex_embed.wire.dialect import Asked, ErrorDialect, ServerDialect
+    from cortex_embed.wire.dialect import ErrorDialect
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d{1,9})(?=\r\n)", re.IGNORECASE)
@@ -51,6 +49,8 @@ _PLAIN = re.compile(
 _PATIENCE = 1.0
 _HEADS = 64
 _HEAD_BYTES = 4096
+_TEMPLATES = 4
+"""A program asks in few ways: for queries, for documents."""
 _USED = (
     "_close",
     "_force_close",
@@ -61,6 +61,29 @@ _USED = (
     "_paused",
     "_waiter",
 )
+
+
+class Known:
+    """What follows from a head, and the bodies that came with it, the newest first."""
+
+    __slots__ = ("by_openai", "choose", "route", "templates")
+
+    def __init__(self, choose: handlers.Choose, route: str, *, by_openai: bool) -> None:
+        self.choose = choose
+        self.route = route
+        self.by_openai = by_openai
+        self.templates: tuple[Template, ...] = ()
+
+    def learn(self, template: Template | None) -> None:
+        if template is not None:
+            self.templates = (template, *self.templates[: _TEMPLATES - 1])
+
+
+class Failure(NamedTuple):
+    """Why the short way has no answer: for the whole way to say, in this dialect."""
+
+    why: Exception
+    dialect: ErrorDialect | None
 
 
 class FastPath:
@@ -105,21 +128,24 @@ class FastPath:
             request[DIALECT] = failure.dialect
         raise failure.why
 
-    def begin(
-        self,
-        known: Known,
-        body: bytes,
-        send: Callable[[bytes], None],
-        answered: Callable[[bool | Failure], None],
-    ) -> Direct | Failure | None:
-        """Have `body` answered without waiting, if it is like one before; None if it cannot be."""
+    def join(self, member: Connection, known: Known, body: bytes) -> Lot | None:
+        """Have `body` answered with others, if it is like one before; None if it is not."""
         for template in known.templates:
-            if (text := template.text_of(body)) is not None:
-                direct = Direct(self, known, template, text, send, answered)
-                try:
-                    return direct if direct.begin() else None
-                except Exception as why:
-                    return Failure(why, template.dialect)
+            text = template.text_of(body)
+            if text is None:
+                continue
+            lot = template.lot
+            if lot is not None:
+                lot.add(member, text)
+                return lot
+            lot = Lot(self.service, self.traffic, template, known.route)
+            if self.traffic.in_flight:  # others may come before there is a thread for it
+                template.lot = lot
+                member.loop.call_soon(lot.begin)
+            lot.add(member, text)
+            if template.lot is not lot:
+                lot.begin()
+            return lot
         return None
 
     async def answer(
@@ -139,35 +165,20 @@ class FastPath:
             if not service.is_at_hand(asked.request.model):
                 return False
             payload, headers = await handlers.embedded(speaker, service, asked)
-            reply = self._written(payload, headers)
+            reply = Head.of(headers, closes=service.phase == "draining").reply(payload)
         except asyncio.CancelledError:
             if dialect is not None:
-                self.count(dialect, known, CLIENT_LEFT, began)
+                self._count(dialect, known, CLIENT_LEFT, began)
             raise
         except Exception as why:
             return Failure(why, dialect)
         send(reply)
-        self.count(dialect, known, 200, began)
+        self._count(dialect, known, 200, began)
         return True
 
-    def reply(self, speaker: ServerDialect, asked: Asked, result: EmbedResult) -> bytes:
-        """The reply with `result`, head and body."""
-        return self._written(speaker.encode_response(asked, result), handlers.headers_of(result))
-
-    def count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
+    def _count(self, dialect: ErrorDialect, known: Known, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
         self.service.metrics.answered(dialect.NAME, known.route, status, seconds)
-
-    def _written(self, payload: bytes, headers: dict[str, str]) -> bytes:
-        """As aiohttp writes it, in the order in which `Around` adds its own."""
-        own = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        close = "Connection: close\r\n" if self.service.phase == "draining" else ""
-        head = (
-            f"HTTP/1.1 200 OK\r\n{own}Content-Type: {JSON}\r\n{ID_HEADER}: {new_id()}\r\n"
-            f"Server: {SERVER}\r\nContent-Length: {len(payload)}\r\n"
-            f"Date: {rfc822_formatted_time()}\r\n{close}\r\n"
-        )
-        return head.encode("latin-1") + payload
 
 
 class Connection(RequestHandler):
@@ -178,12 +189,13 @@ class Connection(RequestHandler):
     certain any more where a request begins, and the short way is closed.
     """
 
-    __slots__ = ("_arrived", "_failure", "_fast", "_held", "_work", "head", "owed")
+    __slots__ = ("_arrived", "_asked", "_failure", "_fast", "_held", "_work", "head", "owed")
 
     def __init__(self, fast: FastPath, server: Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._fast = fast
-        self._work: asyncio.Task[None] | Direct | None = None
+        self._work: asyncio.Task[None] | Lot | None = None
+        self._asked: tuple[Known, bytes, int, int] | None = None
         self._arrived: asyncio.Future[None] | None = None
         self._held: list[bytes] = []
         self._failure: Failure | None = None
@@ -231,22 +243,33 @@ class Connection(RequestHandler):
         return True
 
     def _begin(self, known: Known, data: bytes, begin: int, size: int) -> None:
-        """Go the short way, or remember why that ended at once."""
+        """Go the short way, or the shortest."""
         self._stay_open()
-        found: Direct | Failure | None = None
-        if len(data) - begin == size:
-            answered = partial(self._directly_answered, data)
-            found = self._fast.begin(known, data[begin:], self._send, answered)
-        if isinstance(found, Failure):
-            self._failure = found
-        else:
-            self._work = found or self._loop.create_task(self._answer(known, data, begin, size))
+        if len(data) - begin == size and self._fast.service.phase == "ready":
+            self._asked = (known, data, begin, size)
+            self._work = self._fast.join(self, known, data[begin:])
+        if self._work is None:
+            self._work = self._loop.create_task(self._answer(known, data, begin, size))
 
-    def _directly_answered(self, data: bytes, found: bool | Failure) -> None:
-        if found is True and not self._held:
-            self._finish(found, data)
-        else:  # not from where the engine's outcome is heard: others wait for theirs there
-            self._loop.call_soon(self._finish, found, data)
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def replied(self, reply: bytes) -> None:
+        """See `lots.Member`."""
+        self._send(reply)
+        if self._held:
+            self._loop.call_soon(self._finish, True, b"")
+        else:
+            self._work = None
+
+    def handed_on(self) -> None:
+        """See `lots.Member`."""
+        self._loop.call_soon(self._begin_alone)
+
+    def _begin_alone(self) -> None:
+        if self._asked is not None and self.transport is not None:
+            self._work = self._loop.create_task(self._answer(*self._asked))
 
     def _follow(self, data: bytes, owed: int) -> None:
         """Keep account of what aiohttp gets and `_short` did not tell. A head without a length may
@@ -331,7 +354,9 @@ class Connection(RequestHandler):
         return found
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._work is not None:
+        if isinstance(self._work, Lot):
+            self._work.left(self)
+        elif self._work is not None:
             self._work.cancel()
         super().connection_lost(exc)
 

@@ -39,8 +39,8 @@ class Counter:
             self.none.clear()
         self.count += 1
 
-    def leave(self) -> None:
-        self.count -= 1
+    def leave(self, times: int = 1) -> None:
+        self.count -= times
         self.left_at = time.monotonic()
         if not self.count:
             self.none.set()

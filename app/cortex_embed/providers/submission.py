@@ -1,4 +1,4 @@
-"""One short text in the micro-batcher, and the caller who is told of it.
+"""Short texts in the micro-batcher, and the caller who is told of them.
 
 It exists for callers that have no task to wait in: starting and waking one takes longer than all
 that is done for such a text here. It must never tell anybody twice, or who has left.
@@ -8,42 +8,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cortex_embed.domain import Pooled, Timings
 from cortex_embed.providers.batcher import Batched
-from cortex_embed.providers.parts import pooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cortex_embed.domain import Pooled
     from cortex_embed.providers.batcher import MicroBatcher
-    from cortex_embed.providers.lanes import Job
-    from cortex_embed.providers.tokenizer import Encoded
+    from cortex_embed.providers.lanes import Ids, Job
 
 
-class OneText:
+class Submission:
     """Implements `domain.Submitted`, and `lanes.Waiter` for the micro-batcher."""
 
-    __slots__ = ("_batcher", "_encoded", "_is_done", "_job", "_seconds", "_told", "_tokens")
+    __slots__ = ("_batcher", "_is_done", "_job", "_lengths", "_seconds", "_told")
 
     def __init__(
         self,
         batcher: MicroBatcher,
-        encoded: Sequence[Encoded],
-        tokens: int,
+        ids: Sequence[Ids],
         seconds: float,
         told: Callable[[Pooled | Exception], object],
     ) -> None:
-        """Queue it: `encoded` is one text of so many `tokens`, which took so many `seconds`.
+        """Queue the texts with these ids, which it took so many `seconds` to find.
 
         Raises what `MicroBatcher.submit` raises.
         """
         self._batcher = batcher
-        self._encoded = encoded
-        self._tokens = tokens
-        self._seconds = seconds
+        self._lengths = tuple(map(len, ids))
+        self._seconds = seconds / len(ids)
         self._told = told
         self._is_done = False
-        self._job: Job = batcher.submit([one.ids for one in encoded], self)
+        self._job: Job = batcher.submit(ids, self, priority="interactive")
 
     def done(self) -> bool:
         return self._is_done
@@ -51,7 +47,9 @@ class OneText:
     def set_result(self, _result: None, /) -> None:
         self.cancel()
         batched = Batched.of(self._job)
-        self._told(pooled(self._encoded, self._tokens, batched, self._seconds))
+        timings = Timings(self._seconds, batched.queue_seconds, batched.engine_seconds)
+        lengths = self._lengths
+        self._told(Pooled(batched.vectors, sum(lengths), timings=timings, lengths=lengths))
 
     def set_exception(self, why: Exception, /) -> None:
         self.cancel()
