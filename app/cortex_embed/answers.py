@@ -97,6 +97,7 @@ class Answering:
 
     def cancel(self) -> None:
         """See `domain.Submitted.cancel`."""
+        self._metrics.asked(self._request, len(self._request.texts))
         self._submitted.cancel()
         self._use.__exit__(None, None, None)
 
@@ -117,7 +118,7 @@ class Answering:
 class NamedBy:
     """A provider knows a text by its index; the caller of `request` has a name for it.
 
-    Not a generator: at every request that takes three times as long.
+    Not a generator: that takes three times as long, at every request.
     """
 
     __slots__ = ("_request",)

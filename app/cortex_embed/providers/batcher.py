@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
     Kind = Literal["express", "bulk", "interactive"]
 
-_INTERACTIVE_TOKENS = 128
+INTERACTIVE_TOKENS = 128
 """A request of up to so many tokens is interactive: a question, not a document."""
 _BULK_SHARE = 4
 """While both lanes wait, every so many-th micro-batch is bulk's."""
@@ -82,7 +82,8 @@ class MicroBatcher:
 
     `run` computes a micro-batch on one thread; `run_alone`, where given, one text on all
     threads, for when there is nothing else to do. Where runs are `padded`, texts of like length
-    share one; otherwise those that came next to each other. `when_idle` is called in a thread
+    share one; otherwise those that came next to each other. With more than `enough_tokens` a run
+    computes each of them no faster; 0 where that is not known. `when_idle` is called in a thread
     when much work has come to its end. `queue` makes the queue that runs go by, given how many
     threads it has and what to call when runs are done; without one, threads of ours call `run`.
     Create it inside the event loop.
@@ -98,6 +99,7 @@ class MicroBatcher:
         max_queue_tokens: int,
         run_alone: Call | None = None,
         padded: bool = True,
+        enough_tokens: int = 0,
         when_idle: Callable[[], object] | None = None,
         metrics: Metrics | None = None,
         queue: Callable[[int, Callable[[], object]], Runs] | None = None,
@@ -107,6 +109,7 @@ class MicroBatcher:
         self._resting: asyncio.Future[object] | None = None
         self._dimensions = dimensions
         self._max_batch_tokens = max_batch_tokens
+        self._enough_tokens = min(enough_tokens or max_batch_tokens, max_batch_tokens)
         self._max_queue_tokens = max_queue_tokens
         self._lanes: dict[Priority, Lane] = {
             "interactive": Lane(padded), "bulk": Lane(padded),
@@ -187,7 +190,7 @@ class MicroBatcher:
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
             done=done,
             left=len(texts),
-            lane=priority or ("interactive" if tokens <= _INTERACTIVE_TOKENS else "bulk"),
+            lane=priority or ("interactive" if tokens <= INTERACTIVE_TOKENS else "bulk"),
             queued_at=time.perf_counter(),
         )
         self._jobs.add(job)
@@ -242,7 +245,7 @@ class MicroBatcher:
         if self._ready:
             return
         interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
-        grown = interactive.tokens >= _INTERACTIVE_TOKENS
+        grown = interactive.tokens >= INTERACTIVE_TOKENS
         if self._again or grown or (bulk.buckets and not interactive.buckets):
             entries = self._retry() or self._next()
             if entries:
@@ -266,10 +269,13 @@ class MicroBatcher:
         lane = bulk if bulk.buckets and (turn_of_bulk or not interactive.buckets) else interactive
         self._since_bulk = 0 if lane is bulk or not bulk.buckets else self._since_bulk + 1
         # Of bulk, what is left shrinks towards the end, so that all threads finish together. Short
-        # requests have no common end: they are split between the threads that are free.
+        # requests have no common end: they are split between the threads that are free, and a run
+        # is no longer than it must be. Who is answered asks again: while some of many clients are
+        # told, others have to be computed, and of two runs of all of them one would be told whole.
         threads = self._workers if lane is bulk else max(1, self._workers - self._busy)
         share = max(_LEAST_SHARE, -(-lane.tokens // threads))
-        return lane.take(min(self._max_batch_tokens, share))
+        limit = self._max_batch_tokens if lane is bulk else self._enough_tokens
+        return lane.take(min(limit, share))
 
     def _start(self, entries: list[Entry], *, express: bool) -> None:
         alone = len(entries) == 1 and not self._busy and not self.queued_tokens

@@ -37,6 +37,8 @@ class Engine:
     """Every text of a run costs as much as its longest."""
     queue = None
     """Its runs need the interpreter."""
+    enough_tokens = 0
+    """See `NativeEngine`: nobody has measured it for these."""
 
     def __init__(
         self, model: Path, *, dimensions: int, threads: int = 1, prepack: bool = True

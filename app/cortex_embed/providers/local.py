@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cortex_embed.config import prepare_runtime_environment
-from cortex_embed.domain import TokenStates
+from cortex_embed.domain import SHORT_CHARS, TokenStates
 from cortex_embed.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -49,9 +49,6 @@ T = TypeVar("T")
 
 _SETTLED = 0.3
 """Seconds from ready to the making of the second session: the first requests go first."""
-_INLINE_CHARS = 600
-"""Up to so many characters in all, texts are tokenized where they arrive: that takes less time
-(up to 0.2 ms) than handing them to a thread and waking up again, on two busy cores."""
 
 
 class LocalProvider:
@@ -144,6 +141,7 @@ class LocalProvider:
             engine.run,
             run_alone=engine.run_alone,
             padded=engine.PADS,
+            enough_tokens=engine.enough_tokens,
             dimensions=self.spec.dimensions,
             # A foreign graph has one session, with all threads in it.
             workers=size.workers if self._artifact.is_own else 1,
@@ -240,13 +238,15 @@ class LocalProvider:
         """See `domain.Provider.submit`."""
         if self._tokenizer is None or self._batcher is None:
             return None
-        if max(map(len, texts)) > _INLINE_CHARS:
+        if max(map(len, texts)) > SHORT_CHARS:
             return None
+        from cortex_embed.providers.batcher import INTERACTIVE_TOKENS
         from cortex_embed.providers.submission import Submission
 
         started = time.perf_counter()
         ids = self._tokenizer.short(texts, prefix=self.spec.prefix(input_type))
-        if ids is None or 0 < self._max_request_tokens < max(map(len, ids)):
+        most = min(self._max_request_tokens or INTERACTIVE_TOKENS, INTERACTIVE_TOKENS)
+        if ids is None or max(map(len, ids)) > most:
             return None
         return Submission(self._batcher, ids, time.perf_counter() - started, told)
 
@@ -284,7 +284,7 @@ class LocalProvider:
     ) -> list[Encoded]:
         assert self._tokenizer is not None  # noqa: S101 - embed() has checked; this is for mypy
         # Ids may need another vocabulary, which takes its time to load.
-        if sum(map(len, texts)) <= _INLINE_CHARS and all(isinstance(t, str) for t in texts):
+        if sum(map(len, texts)) <= SHORT_CHARS and all(isinstance(t, str) for t in texts):
             return self._tokenizer.encode(texts, prefix=prefix, truncate=truncate)
         encoded: list[Encoded] = []
         for part in parts.slices(texts):

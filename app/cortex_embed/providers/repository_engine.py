@@ -31,6 +31,8 @@ class RepositoryEngine:
     PADS = True
     queue = None
     """Its runs need the interpreter."""
+    enough_tokens = 0
+    """See `NativeEngine`: nobody has measured it for these."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ class Words:
             text = text.translate(_BLANKS)
             if not text.isprintable():
                 return None
-        if any(marker in text for marker in self._markers):
-            return None
+        for marker in self._markers:  # `any` takes as long as the rest
+            if marker in text:
+                return None
         words = _WORDS.findall(text.lower() if self._lowercase else text)
-        if len(max(words, key=len, default="")) > _LONGEST:
+        if max(map(len, words), default=0) > _LONGEST:
             return None
-        ids = self._ids
-        return [one for word in words for one in ids(word)]
+        return [*chain.from_iterable(map(self._ids, words))]
 
 
 def _look_up(model: Model, word: str) -> tuple[int, ...]:

@@ -67,7 +67,8 @@ class Traffic:
 
     async def idle(self) -> None:
         """Wait until no handler runs."""
-        await self.requests.none.wait()
+        while self.requests.count:  # another may have begun before the wait was over
+            await self.requests.none.wait()
 
     async def unused_for(self, seconds: float) -> None:
         """Wait until there was no use for so long, from now on."""

@@ -12,12 +12,13 @@ cannot answer with 200 it hands on to the next way, each request by itself: `fas
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from cortex_embed.domain import EmbedResult, Timings
+from cortex_embed.domain import SHORT_CHARS, EmbedResult, Timings
 from cortex_embed.server import handlers
 from cortex_embed.server.middleware import CLIENT_LEFT
 from cortex_embed.server.written import Head
@@ -80,7 +81,7 @@ class Template:
         if not body.startswith(before) or not body.endswith(after):
             return None
         inner = body[len(before) : len(body) - len(after)]
-        if b'"' in inner or b"\\" in inner:
+        if len(inner) > SHORT_CHARS or b'"' in inner or b"\\" in inner:
             return None
         try:
             text = inner.decode()
@@ -103,16 +104,16 @@ class Template:
 
     def _learn(self, text: str, result: EmbedResult, at: int) -> bool:
         """Remember what stands around the numbers in a reply to so many tokens; False, and try
-        them written otherwise the next time, where that is not the same for every text."""
+        them written otherwise, where a reply of other numbers does not have just that around."""
         assert self._split is not None  # noqa: S101 - who calls has looked; this is for mypy
-        another = replace(result, timings=_PROBE_TIMINGS)
-        reply, other = self._encoded(text, result, at), self._encoded(_PROBE, another, at)
-        row = self._split(result.vectors[at : at + 1])[0]
-        place = reply.find(row)
-        if reply == other and place >= 0 and place == reply.rfind(row):
-            self._around[result.lengths[at]] = reply[:place], reply[place + len(row) :]
+        vector = result.vectors[at : at + 1]
+        before, row, after = self._encoded(text, result, at).partition(self._split(vector)[0])
+        another = replace(result, vectors=-result.vectors, timings=_PROBE_TIMINGS)
+        if row and before + self._split(-vector)[0] + after == self._encoded(_PROBE, another, at):
+            self._around[result.lengths[at]] = before, after
             return True
         self._split = _base64 if self._split is _numbers else None
+        self._around = {}
         return False
 
     def _encoded(self, text: str, result: EmbedResult, at: int) -> bytes:
@@ -170,18 +171,22 @@ class Lot:
 
     def begin(self) -> None:
         """Have it computed. Called again, or when all have left, it does nothing."""
-        if self._template.lot is self:
-            self._template.lot = None
+        self._close()
         if self._submitted is not None or self._is_over:
             return
         like = self._template.asked.request
         try:
-            request = replace(like, texts=tuple(self._texts), priority="interactive")
+            request = replace(like, texts=tuple(self._texts))
             self._submitted = self._service.submit(request, self._hear)
         except Exception:  # the next way finds it, for each by itself, and says it
-            self._submitted = None
+            self._submitted = None  # so that it is handed on
         if self._submitted is None:
             self._hand_on()
+
+    def _close(self) -> None:
+        """Nobody else may join."""
+        if self._template.lot is self:
+            self._template.lot = None
 
     def _hear(self, outcome: EmbedResult | Exception) -> None:
         self._is_over = True
@@ -212,12 +217,11 @@ class Lot:
 
     def _hand_on(self) -> None:
         self._is_over = True
-        members, self._members = self._members, []
-        for member in members:
+        for member in self._members:
             if member is not None:
                 member.handed_on()
-        self._members = members
-        self._leave()
+        # After they have been: a server that stops must not find that there are none.
+        asyncio.get_running_loop().call_soon(self._leave)
 
     def _leave(self) -> None:
         stayed = len(self._still_here())
@@ -235,5 +239,6 @@ class Lot:
         self._traffic.requests.leave()
         if not self._still_here():
             self._is_over = True
+            self._close()
             if self._submitted is not None:
                 self._submitted.cancel()
