@@ -65,12 +65,14 @@ async def batching(
     queue: int = 10_000,
     alone: Callable[[list[Ids]], Any] | None = None,
     padded: bool = True,
+    enough: int = 0,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[MicroBatcher]:
     batcher = MicroBatcher(
         engine,
         run_alone=alone,
         padded=padded,
+        enough_tokens=enough,
         dimensions=DIMENSIONS,
         workers=workers,
         max_batch_tokens=budget,

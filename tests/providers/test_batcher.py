@@ -100,6 +100,22 @@ async def test_a_free_thread_takes_all_questions_if_the_others_are_busy() -> Non
     assert [len(batch) for batch in engine.batches] == [1, 1, 6]
 
 
+async def test_a_run_of_questions_is_no_longer_than_it_must_be() -> None:
+    """Bulk's are as long as they may be."""
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with batching(engine, budget=512, padded=False, enough=60) as batcher:
+        first = asyncio.ensure_future(batcher.embed([text(0, 100)]))
+        await entered(engine)
+        questions = [asyncio.ensure_future(batcher.embed([text(1, 20)])) for _ in range(7)]
+        bulk = asyncio.ensure_future(batcher.embed([text(2, 20)] * 12))
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await asyncio.gather(first, *questions, bulk)
+    assert [len(b) for b in engine.batches if b[0][0] == 1] == [3, 3, 1]
+    assert [len(b) for b in engine.batches if b[0][0] == 2] == [12]
+
+
 async def test_a_failed_run_fails_only_the_request_concerned() -> None:
     engine = FakeEngine()
     engine.poison = {13}
