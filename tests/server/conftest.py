@@ -36,7 +36,8 @@ from cortex_embed.domain import (
 )
 from cortex_embed.errors import EmbedError
 from cortex_embed.models.obtain import Progress
-from cortex_embed.server.fast_path import Connection, FastPath, Known
+from cortex_embed.server.connection import Connection
+from cortex_embed.server.fast_path import FastPath, Known
 from cortex_embed.server.lifecycle import Server
 from cortex_embed.server.lots import Lot
 from cortex_embed.server.reporter import StopReason
@@ -343,9 +344,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
     monkeypatch.setattr(FastPath, "answer", spied)
     join = FastPath.join
 
-    def joined(self: FastPath, member: Connection, known: Known, body: bytes) -> Lot | None:
+    def joined(
+        self: FastPath, member: Connection, known: Known, body: bytes, began: float
+    ) -> Lot | None:
         seen.append(known)
-        lot = join(self, member, known, body)
+        lot = join(self, member, known, body, began)
         if lot is None or lot._is_over:
             seen.pop()  # it goes that way by itself
         return lot

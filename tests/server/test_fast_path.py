@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from cortex_embed.errors import EngineError, OverloadedError, TextError
-from cortex_embed.server import fast_path, handlers
+from cortex_embed.server import connection, fast_path, handlers
 from cortex_embed.server.fast_path import Known
 from cortex_embed.server.routes import ROUTES
 from tests.server.conftest import SPEC, FakeProvider
@@ -53,9 +53,9 @@ def test_every_route_with_a_short_way_is_tried_here() -> None:
 
 
 def test_this_aiohttp_has_what_it_leans_on() -> None:
-    assert fast_path.is_possible()
-    tree = ast.parse(inspect.getsource(fast_path.Connection))
-    own = set(fast_path.Connection.__slots__) | set(vars(fast_path.Connection))
+    assert connection.is_possible()
+    tree = ast.parse(inspect.getsource(connection.Connection))
+    own = set(connection.Connection.__slots__) | set(vars(connection.Connection))
     private = {
         node.attr
         for node in ast.walk(tree)
@@ -64,7 +64,7 @@ def test_this_aiohttp_has_what_it_leans_on() -> None:
         and node.value.id == "self"
         and node.attr.startswith("_")
     }
-    assert private - own == set(fast_path._USED)
+    assert private - own == set(connection._USED)
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cortex_embed.errors import AuthenticationError, ForbiddenError
-from cortex_embed.server import fast_path
+from cortex_embed.server import connection, fast_path
 from cortex_embed.server.cors import Cors
 from cortex_embed.server.guard import Guard
 from cortex_embed.server.keys import FAST, GUARD, LOADED, SERVICE, SETTINGS, TRAFFIC, Traffic
@@ -30,7 +30,7 @@ def build_app(
     traffic, guard = Traffic(), guard or Guard()
     cors = Cors(settings.cors_origins or ())
     fast = None
-    if not (settings.access_log or cors.is_on) and fast_path.is_possible():
+    if not (settings.access_log or cors.is_on) and connection.is_possible():
         fast = fast_path.FastPath(service, traffic, settings.max_body_bytes)
     around = Around(service, traffic, guard, cors, fast)
     app = web.Application(middlewares=[around], client_max_size=settings.max_body_bytes)

@@ -19,8 +19,8 @@ from cortex_embed.logs import described
 from cortex_embed.providers import memory
 from cortex_embed.server.access_log import AccessLog
 from cortex_embed.server.app import build_app
+from cortex_embed.server.connection import Runner
 from cortex_embed.server.cors import Cors
-from cortex_embed.server.fast_path import Runner
 from cortex_embed.server.guard import Guard
 from cortex_embed.server.keys import FAST, LOADED, TRAFFIC
 from cortex_embed.stopping import leave, on_first_signal

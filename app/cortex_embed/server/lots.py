@@ -12,7 +12,6 @@ cannot answer with 200 it hands on to the next way, each request by itself: `fas
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -159,13 +158,11 @@ class Lot:
         self._submitted: Submitted | None = None
         self._is_over = False
 
-    def add(self, member: Member, text: str) -> None:
-        """`begin` has not been called yet."""
+    def add(self, member: Member, text: str, began: float) -> None:
+        """`begin` has not been called yet. The request came at `began`."""
         self._members.append(member)
         self._texts.append(text)
-        self._began.append(time.perf_counter())
-        self._traffic.requests.enter()
-        self._traffic.uses.enter()
+        self._began.append(began)
         if len(self._texts) == MOST:
             self.begin()
 
@@ -203,8 +200,9 @@ class Lot:
         for member, body in zip(self._members, bodies, strict=True):
             if member is not None:
                 member.replied(reply(body))
-        self._count(200, *self._still_here())
-        self._leave()
+        here = self._still_here()
+        self._count(200, *here)
+        self._leave(len(here))
 
     def _still_here(self) -> list[int]:
         return [at for at, member in enumerate(self._members) if member is not None]
@@ -220,13 +218,11 @@ class Lot:
         for member in self._members:
             if member is not None:
                 member.handed_on()
-        # After they have been: a server that stops must not find that there are none.
-        asyncio.get_running_loop().call_soon(self._leave)
 
-    def _leave(self) -> None:
-        stayed = len(self._still_here())
-        self._traffic.uses.leave(stayed)
-        self._traffic.requests.leave(stayed)
+    def _leave(self, members: int) -> None:
+        """They are counted as being answered since they came, and are no more."""
+        self._traffic.uses.leave(members)
+        self._traffic.requests.leave(members)
 
     def left(self, member: Member) -> None:
         """Its client has gone; with the last one, the work goes too."""
@@ -235,8 +231,7 @@ class Lot:
         at = self._members.index(member)
         self._members[at] = None
         self._count(CLIENT_LEFT, at)
-        self._traffic.uses.leave()
-        self._traffic.requests.leave()
+        self._leave(1)
         if not self._still_here():
             self._is_over = True
             self._close()
