@@ -94,7 +94,7 @@ class EmbeddingService:
         self._by_name: dict[str | None, ServedModel] = {}
         self._serve(models)
         self._download = download
-        self._phase: Phase = "downloading" if download else "loading"
+        self.phase: Phase = "downloading" if download else "loading"
         self._loaded = False
         self._closed = False
         self.began = 0.0
@@ -106,10 +106,6 @@ class EmbeddingService:
         self._by_name = {m.spec.id: m for m in reversed(self._models)}
         if self._models:
             self._by_name[None] = self._models[0]
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase
 
     def models(self) -> tuple[ServedModel, ...]:
         """Every model served here, the default first."""
@@ -148,8 +144,8 @@ class EmbeddingService:
         self._download = None
         self._pool = pool
         self._serve(models)
-        if self._phase == "downloading":
-            self._phase = "loading"
+        if self.phase == "downloading":
+            self.phase = "loading"
         else:
             pool.drain()
 
@@ -162,7 +158,7 @@ class EmbeddingService:
 
         Raises ModelNotFoundError.
         """
-        return self._phase == "ready" and self._pool.is_loaded(self.served(name).spec.id)
+        return self.phase == "ready" and self._pool.is_loaded(self.served(name).spec.id)
 
     def begin(self) -> None:
         """Start reading the default model, in threads: before there is an event loop to wait on."""
@@ -174,14 +170,14 @@ class EmbeddingService:
         self.began = self.began or time.perf_counter()
         await self._pool.load()
         self._loaded = True
-        if self._phase == "loading":
-            self._phase = "ready"
+        if self.phase == "loading":
+            self.phase = "ready"
 
     async def prepare(self, name: str | None, seconds: float) -> None:
         """Have the model called `name` loaded, waiting so long at most; nothing while the default
         one is downloaded or loaded. Raises ModelNotFoundError, ModelLoadError, NotReadyError."""
         model = self.resolve(name)
-        if self._phase not in ("downloading", "loading"):
+        if self.phase not in ("downloading", "loading"):
             self._must_be_ready()
             await self._pool.prepare(model.id, seconds)
 
@@ -214,7 +210,7 @@ class EmbeddingService:
         None, and nothing done, where there is more to wait for than the engine. Raises what is
         known to be wrong at once; what is wrong with one is wrong with all, and none is counted.
         """
-        if self._phase != "ready":
+        if self.phase != "ready":
             return None
         model = self.served(request.model)
         if not self._pool.is_loaded(model.spec.id):
@@ -265,13 +261,13 @@ class EmbeddingService:
             return await provider.detokenize(ids, skip_special=skip_special)
 
     def _must_be_ready(self) -> None:
-        if self._phase == "downloading":
+        if self.phase == "downloading":
             raise NotReadyError(
                 "The model is being downloaded; try again in a while.",
                 phase="downloading",
                 retry_after=_DOWNLOAD_RETRY_AFTER,
             )
-        if self._phase == "loading":
+        if self.phase == "loading":
             raise NotReadyError("The model is loading; try again shortly.", phase="loading")
         if self._closed or not self._loaded:
             raise NotReadyError("The server is stopping; try another one.", phase="draining")
@@ -305,13 +301,13 @@ class EmbeddingService:
     async def close(self) -> bool:
         """Refuse new requests; finish and release. False where threads still load a model: the
         process must not wait for them (`stopping.leave`)."""
-        self._phase = "draining"
+        self.phase = "draining"
         self._closed = True
         return await self._pool.close()
 
     def drain(self) -> None:
         """Say that the server is stopping: readiness goes, requests in flight go on."""
-        self._phase = "draining"
+        self.phase = "draining"
         self._pool.drain()
 
 

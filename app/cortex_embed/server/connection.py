@@ -116,7 +116,7 @@ class Connection(RequestHandler):
     def _begin(self, known: Known, data: bytes, begin: int) -> None:
         """Of the request that is `known`, `data` has come; its body begins there."""
         self._stay_open()
-        self._fast.enter()
+        self._fast.traffic.enter()
         self._known = known
         self._data = data
         self._body = begin
@@ -139,7 +139,7 @@ class Connection(RequestHandler):
         """The whole way knows how long to wait for a body, and what may come behind one."""
         held, self._held = self._held, []
         self._finish(False, b"".join((self._data, *held)))
-        self._fast.leave()
+        self._fast.traffic.leave()
 
     def _go(self) -> None:
         """The shortest way, if it may be gone."""
@@ -151,11 +151,11 @@ class Connection(RequestHandler):
 
     def _go_alone(self) -> None:
         if self.transport is None:
-            self._fast.leave()
+            self._fast.traffic.leave()
             return
         self._work = self._loop.create_task(self._answer())
         # Not inside it: a task that is cancelled before it begins never gets there.
-        self._work.add_done_callback(self._fast.leave)
+        self._work.add_done_callback(lambda _: self._fast.traffic.leave())
 
     def replied(self, reply: bytes) -> None:
         """See `lots.Member`."""
@@ -237,7 +237,7 @@ class Connection(RequestHandler):
         elif work is not None:
             work.cancel()
             if isinstance(work, asyncio.TimerHandle):
-                self._fast.leave()
+                self._fast.traffic.leave()
         super().connection_lost(exc)
 
 

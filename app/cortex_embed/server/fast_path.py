@@ -77,9 +77,8 @@ class FastPath:
         self.max_body = min(max_body, handlers.LARGE_BODY)
         self.traffic = traffic
         self._heads: dict[bytes, Known] = {}
-
-    def known(self, head: bytes) -> Known | None:
-        return self._heads.get(head)
+        self.known = self._heads.get
+        """What is known of requests with this head, if anything is."""
 
     def learn(self, request: web.Request, response: web.StreamResponse) -> None:
         """Remember the head of `request`, which the whole way answered, if it may be shortened."""
@@ -109,15 +108,6 @@ class FastPath:
         if failure.dialect is not None:
             request[DIALECT] = failure.dialect
         raise failure.why
-
-    def enter(self) -> None:
-        """A request comes this way: until `leave`, whoever answers it."""
-        self.traffic.requests.enter()
-        self.traffic.uses.enter()
-
-    def leave(self, *_: object) -> None:
-        self.traffic.uses.leave()
-        self.traffic.requests.leave()
 
     def join(self, member: Member, known: Known, body: bytes, began: float) -> Lot | None:
         """Have `body` answered with others, if it is like one before; None if it is not."""

@@ -34,22 +34,20 @@ class Counter:
         self.none.set()
         self.left_at = time.monotonic()
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         if not self.count:
             self.none.clear()
         self.count += 1
 
-    def leave(self, times: int = 1) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.leave(1)
+
+    def leave(self, times: int) -> None:
+        """As the end of so many blocks."""
         self.count -= times
         self.left_at = time.monotonic()
         if not self.count:
             self.none.set()
-
-    def __enter__(self) -> None:
-        self.enter()
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
 
 
 class Traffic:
@@ -60,6 +58,16 @@ class Traffic:
         """Counts a request for as long as a `with` block runs."""
         self.uses = Counter()
         """The same of those that show that somebody needs this server."""
+
+    def enter(self) -> None:
+        """A request that shows so is being handled, until `leave`."""
+        self.requests.__enter__()
+        self.uses.__enter__()
+
+    def leave(self, times: int = 1) -> None:
+        """So many such requests have been."""
+        self.uses.leave(times)
+        self.requests.leave(times)
 
     @property
     def in_flight(self) -> int:

@@ -46,11 +46,23 @@ class Template:
     """A body in which one text may be another: the bytes up to its opening quotation mark and from
     its closing one on, and what it asked for, in the words of `speaker`."""
 
-    __slots__ = ("_around", "_split", "after", "asked", "before", "dialect", "lot", "speaker")
+    __slots__ = (
+        "_around",
+        "_begin",
+        "_end",
+        "_split",
+        "after",
+        "asked",
+        "before",
+        "dialect",
+        "lot",
+        "speaker",
+    )
 
     def __init__(self, before: bytes, after: bytes, asked: Asked, speaker: ServerDialect) -> None:
         self.before = before
         self.after = after
+        self._begin, self._end = len(before), len(after)
         self.asked = asked
         self.speaker = speaker
         self.dialect: ErrorDialect = asked.dialect or speaker
@@ -76,10 +88,9 @@ class Template:
 
     def text_of(self, body: bytes) -> str | None:
         """The text of `body` if that is like this one; None if it is not, or not plainly so."""
-        before, after = self.before, self.after
-        if not body.startswith(before) or not body.endswith(after):
+        if not body.startswith(self.before) or not body.endswith(self.after):
             return None
-        inner = body[len(before) : len(body) - len(after)]
+        inner = body[self._begin : len(body) - self._end]
         if len(inner) > SHORT_CHARS or b'"' in inner or b"\\" in inner:
             return None
         try:
@@ -202,7 +213,7 @@ class Lot:
                 member.replied(reply(body))
         here = self._still_here()
         self._count(200, *here)
-        self._leave(len(here))
+        self._traffic.leave(len(here))
 
     def _still_here(self) -> list[int]:
         return [at for at, member in enumerate(self._members) if member is not None]
@@ -219,11 +230,6 @@ class Lot:
             if member is not None:
                 member.handed_on()
 
-    def _leave(self, members: int) -> None:
-        """They are counted as being answered since they came, and are no more."""
-        self._traffic.uses.leave(members)
-        self._traffic.requests.leave(members)
-
     def left(self, member: Member) -> None:
         """Its client has gone; with the last one, the work goes too."""
         if self._is_over or member not in self._members:
@@ -231,7 +237,7 @@ class Lot:
         at = self._members.index(member)
         self._members[at] = None
         self._count(CLIENT_LEFT, at)
-        self._leave(1)
+        self._traffic.leave()
         if not self._still_here():
             self._is_over = True
             self._close()
