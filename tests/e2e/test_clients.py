@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import openai
@@ -109,6 +112,41 @@ def test_one_text_has_one_vector(serve: Serve, model: Artifact) -> None:
     close(client.embed([text, text]), [alone, alone])
     reply = client.post("/v1/embeddings", {"model": model.spec.id, "input": text})
     close(reply.json["data"][0]["embedding"], alone)
+
+
+def test_one_text_has_one_vector_whoever_asks_at_the_same_time(
+    serve: Serve, model: Artifact
+) -> None:
+    """On sixteen connections at once, in two dialects and two encodings: within 1e-6."""
+    client = serve(model).ready()
+    texts = [f"question number {n}" + ", and why?" * (n % 3) for n in range(8)]
+    alone = {one: client.embed([one])[0] for one in texts}
+    found: list[tuple[str, object]] = []
+
+    def openais(encoding: Literal["float", "base64"], first: int) -> None:
+        with official(client) as api:
+            for one in (texts[first:] + texts[:first]) * 3:
+                reply = api.embeddings.create(
+                    model=model.spec.id, input=one, encoding_format=encoding
+                )
+                numbers: Any = reply.data[0].embedding
+                if encoding == "base64":
+                    numbers = np.frombuffer(b64decode(numbers), "<f4")
+                found.append((one, numbers))
+
+    def ours(first: int) -> None:
+        for one in (texts[first:] + texts[:first]) * 3:
+            vector = client.embed([one])[0]
+            found.append((one, vector))
+
+    jobs = [partial(openais, encoding, n) for n in range(4) for encoding in ("float", "base64")]
+    jobs += [partial(ours, n) for n in range(8)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for job in [pool.submit(job) for job in jobs]:
+            job.result(60)
+    assert len(found) == len(jobs) * 3 * len(texts)
+    for one, vector in found:
+        close(vector, alone[one])
 
 
 def test_intent_adds_the_prefix_only_when_stated(serve: Serve, tiny: Artifact) -> None:

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,3 +155,21 @@ def test_rpc_speaks_of_it_too(tmp_path: Path) -> None:
 
 def test_asyncio_needs_no_load() -> None:
     assert asyncio.run(embed("a")).vectors.shape == (1, 384)
+
+
+async def test_what_is_submitted_gets_the_same_vectors() -> None:
+    provider, told = HashingProvider(), list[Pooled | Exception]()
+    texts = ("one", "two and more", "é")
+    given: Any = {"input_type": "query", "truncate": "end", "told": told.append}
+    assert provider.submit(texts, **given) is not None
+    left = provider.submit(("nobody waits",), **given)
+    assert left is not None
+    left.cancel()
+    assert not told
+    await asyncio.sleep(0.01)
+    (found,) = told
+    assert isinstance(found, Pooled)
+    expected = await embed(*texts, input_type="query")
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert (found.tokens, sum(found.lengths)) == (expected.tokens, expected.tokens)
+    assert provider.submit(("a" * 600,), **given) is None

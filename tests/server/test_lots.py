@@ -193,6 +193,29 @@ async def test_many_at_once_are_one_submission(
     assert len(ids) == 20
 
 
+async def test_bodies_that_come_after_their_heads_are_in_it_too(
+    connect: Connect, running: Running, provider: FakeProvider, submitted: list[tuple[str, ...]]
+) -> None:
+    """As most of Python's clients send them."""
+    first = await busy(connect, running, provider)
+    clients = [await connect(running) for _ in range(6)]
+    for number, client in enumerate(clients):
+        client.writer.write(text(f"text {number}").partition(b"{")[0])
+    await asyncio.sleep(0.1)
+    assert await in_flight(running) == 7
+    clients.pop().writer.transport.abort()  # its body never comes
+    for number, client in enumerate(clients):
+        client.writer.write(b"{" + text(f"text {number}").partition(b"{")[2])
+    await asyncio.sleep(0.1)
+    assert await in_flight(running) == 6
+    provider.gate.set()
+    assert [(await client.read())[0] for client in clients] == [200] * 5
+    assert (await first.read())[0] == 200
+    assert sorted(one for lot in submitted[1:] for one in lot) == [f"text {n}" for n in range(5)]
+    assert len(submitted) < 5
+    assert await in_flight(running) == 0
+
+
 async def in_flight(running: Running) -> int:
     _, body = await running.get("/metrics")
     (line,) = [one for one in body.splitlines() if one.startswith(b"cortex_embed_requests_in_")]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 6
+ABI = 7
 HAS_QUEUE = sys.platform != "win32"
 """Whether there is the queue of runs: it tells of them by a file descriptor, which no event loop
 of Windows can wait on."""
@@ -111,7 +111,7 @@ class Team(ctypes.Structure):
 
 
 class Work(ctypes.Structure):
-    """`ck_work`, made of addresses; `nanoseconds` is read by its function, and `after` by none."""
+    """`ck_work`, made of addresses. `nanoseconds` is read by its function, `after` only set."""
 
     _fields_: ClassVar[_Fields] = [
         ("model", ctypes.c_void_p),

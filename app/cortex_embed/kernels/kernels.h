@@ -17,7 +17,7 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 6
+#define CK_ABI 7
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_AMX = 4, CK_NEON_DOT = 5, CK_ISAS = 6 };
@@ -120,7 +120,8 @@ CK_API void ck_queue_free(ck_queue *queue);
 /* Run what is submitted, in order, until the queue is closed and empty. */
 CK_API void ck_serve(ck_queue *queue);
 CK_API void ck_close(ck_queue *queue);
-/* Have the next free thread run `work`, which stays where it is until it is done. */
+/* Have the next free threads run `work` and what comes `after` it, each staying where it is until it
+ * is done. */
 CK_API void ck_submit(ck_queue *queue, ck_work *work);
 /* Have `work` lie ready for a thread that has just run another; NULL takes back what lies there.
  * What lay there comes back; NULL if a thread has it. */

@@ -92,12 +92,18 @@ void ck_close(ck_queue *q) {
 }
 
 void ck_submit(ck_queue *q, ck_work *work) {
-    work->after = NULL;
+    ck_work *last = work;
+    while (last->after) last = last->after;
     pthread_mutex_lock(&q->lock);
     *q->end = work;
-    q->end = &work->after;
-    pthread_cond_signal(&q->more);
+    q->end = &last->after;
     pthread_mutex_unlock(&q->lock);
+    /* In one call for all: who is woken may take the processor of the one who wakes, and the others
+     * would sleep until it is done. */
+    if (last == work)
+        pthread_cond_signal(&q->more);
+    else
+        pthread_cond_broadcast(&q->more);
 }
 
 ck_work *ck_offer(ck_queue *q, ck_work *work) {

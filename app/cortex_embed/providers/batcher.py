@@ -28,8 +28,9 @@ import msgspec
 
 from cortex_embed.errors import EmbedError, EngineError, NotReadyError, OverloadedError
 from cortex_embed.metrics import Metrics
-from cortex_embed.providers.lanes import Entry, Job, Lane
+from cortex_embed.providers.lanes import Batched, Entry, Job, Lane
 from cortex_embed.providers.runs import ThreadedRuns
+from cortex_embed.providers.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cortex_embed.domain import Priority
+    from cortex_embed.domain import Pooled, Priority
     from cortex_embed.providers.lanes import Waiter
     from cortex_embed.providers.runs import Call, Run, Runs
     from cortex_embed.vectors import Vectors
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
     Kind = Literal["express", "bulk", "interactive"]
 
-INTERACTIVE_TOKENS = 128
+_INTERACTIVE_TOKENS = 128
 """A request of up to so many tokens is interactive: a question, not a document."""
 _BULK_SHARE = 4
 """While both lanes wait, every so many-th micro-batch is bulk's."""
@@ -61,20 +62,6 @@ class _Batch(msgspec.Struct, eq=False):
     entries: list[Entry]
     kind: Kind
     run: Run
-
-
-class Batched(msgspec.Struct, frozen=True):
-    """`vectors` float32 [n, dimensions]; seconds before the first run, and inside runs."""
-
-    vectors: Vectors
-    queue_seconds: float
-    engine_seconds: float
-
-    @classmethod
-    def of(cls, job: Job) -> Batched:
-        """Of one that is done."""
-        started = job.queued_at if job.started_at is None else job.started_at
-        return cls(job.vectors, started - job.queued_at, job.engine_seconds)
 
 
 class MicroBatcher:
@@ -190,7 +177,7 @@ class MicroBatcher:
             vectors=np.empty((len(texts), self._dimensions), dtype=np.float32),
             done=done,
             left=len(texts),
-            lane=priority or ("interactive" if tokens <= INTERACTIVE_TOKENS else "bulk"),
+            lane=priority or ("interactive" if tokens <= _INTERACTIVE_TOKENS else "bulk"),
             queued_at=time.perf_counter(),
         )
         self._jobs.add(job)
@@ -200,6 +187,15 @@ class MicroBatcher:
             self._order += 1
         self._dispatch()
         return job
+
+    def submit_short(
+        self, texts: Sequence[Ids], seconds: float, told: Callable[[Pooled | Exception], object]
+    ) -> Submission | None:
+        """As `submit` of texts that it took so many `seconds` to tokenize, each a request by
+        itself; `told` is told, see `submission`. None where one is too long for that lane."""
+        if max(map(len, texts)) > _INTERACTIVE_TOKENS:
+            return None
+        return Submission(self, texts, seconds, told)
 
     def leave(self, job: Job) -> None:
         """Its waiter has been told, or waits no more: what has not started leaves the queue."""
@@ -245,7 +241,7 @@ class MicroBatcher:
         if self._ready:
             return
         interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
-        grown = interactive.tokens >= INTERACTIVE_TOKENS
+        grown = interactive.tokens >= _INTERACTIVE_TOKENS
         if self._again or grown or (bulk.buckets and not interactive.buckets):
             entries = self._retry() or self._next()
             if entries:

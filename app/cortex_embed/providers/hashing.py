@@ -17,9 +17,9 @@ from cortex_embed.domain import ModelSpec, Pooled, Timings, Token, TokenStates, 
 from cortex_embed.errors import TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from cortex_embed.domain import InputType, Priority, Text, Truncate, Vectors
+    from cortex_embed.domain import InputType, Priority, Submitted, Text, Truncate, Vectors
 
 # The query prefix is there so that a stated intent can be seen in the vectors.
 SPEC = ModelSpec(
@@ -79,8 +79,23 @@ class HashingProvider:
         used, truncations = self._used(texts, input_type, truncate)
         return Pooled(vectors_of(used), sum(map(len, used)), truncations, Timings())
 
-    def submit(self, *_: object, **__: object) -> None:
-        """See `domain.Provider.submit`. There is nothing to wait for."""
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType | None,
+        truncate: Truncate,
+        told: Callable[[Pooled | Exception], object],
+    ) -> Submitted | None:
+        """See `domain.Provider.submit`. What tells of it has a `cancel` of its own."""
+        import asyncio  # as in `load`
+
+        used, truncations = self._used(texts, input_type, truncate)
+        if truncations:
+            return None
+        lengths = tuple(map(len, used))
+        pooled = Pooled(vectors_of(used), sum(lengths), timings=Timings(), lengths=lengths)
+        return asyncio.get_running_loop().call_soon(told, pooled)
 
     async def tokenize(
         self, texts: Sequence[str], *, input_type: InputType | None, special: bool

@@ -49,6 +49,20 @@ class Job(msgspec.Struct, eq=False):
     engine_seconds: float = 0.0
 
 
+class Batched(msgspec.Struct, frozen=True):
+    """`vectors` float32 [n, dimensions]; seconds before the first run, and inside runs."""
+
+    vectors: Vectors
+    queue_seconds: float
+    engine_seconds: float
+
+    @classmethod
+    def of(cls, job: Job) -> Batched:
+        """Of one that is done."""
+        started = job.queued_at if job.started_at is None else job.started_at
+        return cls(job.vectors, started - job.queued_at, job.engine_seconds)
+
+
 class Entry(msgspec.Struct, eq=False):
     """Text `index` of `job`; `order` is its place in the arrival order of all texts."""
 

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     )
     from cortex_embed.metrics import Metrics
     from cortex_embed.models.store import Artifact
-    from cortex_embed.providers.batcher import Batched, MicroBatcher
+    from cortex_embed.providers.batcher import MicroBatcher
     from cortex_embed.providers.engines import AnyEngine, Chosen, EngineChoice
+    from cortex_embed.providers.lanes import Batched
     from cortex_embed.providers.states import TokenStateRunner
     from cortex_embed.providers.tokenizer import Encoded, Tokenizer
 
@@ -240,15 +241,11 @@ class LocalProvider:
             return None
         if max(map(len, texts)) > SHORT_CHARS:
             return None
-        from cortex_embed.providers.batcher import INTERACTIVE_TOKENS
-        from cortex_embed.providers.submission import Submission
-
         started = time.perf_counter()
         ids = self._tokenizer.short(texts, prefix=self.spec.prefix(input_type))
-        most = min(self._max_request_tokens or INTERACTIVE_TOKENS, INTERACTIVE_TOKENS)
-        if ids is None or max(map(len, ids)) > most:
+        if ids is None or 0 < self._max_request_tokens < max(map(len, ids)):
             return None
-        return Submission(self._batcher, ids, time.perf_counter() - started, told)
+        return self._batcher.submit_short(ids, time.perf_counter() - started, told)
 
     async def _embed_in_parts(
         self, batcher: MicroBatcher, texts: Sequence[Text], prefix: str, truncate: Truncate

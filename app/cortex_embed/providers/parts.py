@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cortex_embed.domain import Text
-    from cortex_embed.providers.batcher import Batched
+    from cortex_embed.providers.lanes import Batched
     from cortex_embed.providers.tokenizer import Encoded
 
 SomeText = TypeVar("SomeText", bound="Text")
@@ -45,7 +45,7 @@ def joined(parts: Sequence[Batched]) -> Batched:
     """Parts of one request: it waited for the first, and all were computed for it."""
     import numpy as np
 
-    from cortex_embed.providers.batcher import Batched
+    from cortex_embed.providers.lanes import Batched
 
     return Batched(
         np.concatenate([part.vectors for part in parts]),

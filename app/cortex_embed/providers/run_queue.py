@@ -115,9 +115,10 @@ class RunQueue:
         return found
 
     def submit(self, run: NativeRun, *, goes_on: bool) -> None:
-        for work, address in zip(run.works, run.addresses, strict=True):
+        for work, address in zip(run.works, [*run.addresses[1:], None], strict=True):
             work.goes_on = goes_on
-            self._library.ck_submit(self._queue, address)
+            work.after = address
+        self._library.ck_submit(self._queue, run.addresses[0])
         if len(run.works) > 1:
             self._shared = [one for one in self._shared if not one.is_left] + [run]
 

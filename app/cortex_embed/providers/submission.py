@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cortex_embed.domain import Pooled, Timings
-from cortex_embed.providers.batcher import Batched
+from cortex_embed.providers.lanes import Batched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
