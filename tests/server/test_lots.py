@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cortex_embed.domain import EmbedResult, Pooled, Submitted, Timings
 from cortex_embed.errors import EngineError, OverloadedError
 from cortex_embed.server import lots
+from cortex_embed.server.fast_path import Known
 from cortex_embed.server.lots import Template
 from cortex_embed.wire import cohere, generate, native, openai, tei
 from cortex_embed.wire.dialect import Asked, ServerDialect
@@ -117,6 +118,30 @@ def test_no_bytes_are_taken_for_what_they_are_not(data: st.DataObject) -> None:
 )
 def test_where_the_text_stands_must_be_certain(body: bytes) -> None:
     assert Template.of(body, openai.decode_request(body, served="tiny"), openai) is None
+
+
+def test_little_is_remembered() -> None:
+    """No text, and of what anybody may send as much as clients need."""
+    template = template_of(openai, {"model": "tiny", "input": "a secret", "user": "u"})
+    assert b"secret" not in template.before + template.after
+    assert template.asked.request.texts == ()
+    for size, kept in ((4000, True), (5000, False)):
+        body = body_of({"model": "tiny", "input": "a", "user": "u" * size})
+        asked = openai.decode_request(body, served="tiny")
+        assert (Template.of(body, asked, openai) is not None) == kept
+
+
+def test_what_is_known_is_not_learned_again() -> None:
+    known = Known(lambda _: openai, "/v1/embeddings", by_openai=False)
+    first = template_of(openai, {"model": "tiny", "input": "a"})
+    known.learn(first)
+    known.learn(template_of(openai, {"model": "tiny", "input": "another"}))
+    known.learn(None)
+    assert list(known.templates) == [first]
+    for number in range(9):
+        known.learn(template_of(openai, {"model": "tiny", "input": "a", "dimensions": number + 1}))
+    assert len(known.templates) == 4
+    assert known.templates[0].asked.request.dimensions == 9
 
 
 @pytest.mark.parametrize("kind", SPEAKERS)

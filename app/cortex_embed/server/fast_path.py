@@ -57,7 +57,7 @@ class Known:
         self.templates: tuple[Template, ...] = ()
 
     def learn(self, template: Template | None) -> None:
-        if template is not None:
+        if template is not None and not any(map(template.is_like, self.templates)):
             self.templates = (template, *self.templates[: _TEMPLATES - 1])
 
 

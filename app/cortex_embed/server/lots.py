@@ -12,6 +12,7 @@ cannot answer with 200 it hands on to the next way, each request by itself: `fas
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 MOST = SLICE
 """Requests of a lot: so many vectors are encoded at once."""
+_MOST_AROUND = 4096
+"""Bytes that are remembered of a body: nobody needs more, and anybody may send more."""
 _PROBE = "another text"
 _PROBE_TIMINGS = Timings(1.0, 1.0, 1.0)
 
@@ -63,7 +66,8 @@ class Template:
         self.before = before
         self.after = after
         self._begin, self._end = len(before), len(after)
-        self.asked = asked
+        # No text is kept.
+        self.asked = dataclasses.replace(asked, request=replace(asked.request, texts=()))
         self.speaker = speaker
         self.dialect: ErrorDialect = asked.dialect or speaker
         """Whose words it used, where the path is shared."""
@@ -74,7 +78,8 @@ class Template:
 
     @classmethod
     def of(cls, body: bytes, asked: Asked, speaker: ServerDialect) -> Template | None:
-        """None for a body with more than one text, or where its text stands is not certain."""
+        """None for a body with more than one text, or with much besides, and where its text stands
+        is not certain."""
         texts = asked.request.texts
         if len(texts) != 1 or not isinstance(texts[0], str):
             return None
@@ -84,7 +89,12 @@ class Template:
         at = body.find(quoted)
         if at < 0 or at != body.rfind(quoted) or b"\\" in body:
             return None
+        if len(body) - len(quoted) > _MOST_AROUND:
+            return None
         return cls(body[: at + 1], body[at + len(quoted) - 1 :], asked, speaker)
+
+    def is_like(self, other: Template) -> bool:
+        return (self.before, self.after) == (other.before, other.after)
 
     def text_of(self, body: bytes) -> str | None:
         """The text of `body` if that is like this one; None if it is not, or not plainly so."""
