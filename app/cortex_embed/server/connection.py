@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d{1,9})(?=\r\n)", re.IGNORECASE)
-# A body may come so many seconds after its head; most come within a tenth of a millisecond, and those of
+# A body may come so many seconds after its head. Most come within a tenth of a millisecond, those of
 # clients that wait for an acknowledgement within 40. Then --body-timeout begins.
 _PATIENCE = 0.25
 _HEAD_BYTES = 4096
