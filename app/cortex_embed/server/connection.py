@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: *(\d{1,9})(?=\r\n)", re.IGNORECASE)
-# A body may come so many seconds after its head. Most come within a tenth of a millisecond, those of
-# clients that wait for an acknowledgement within 40. Then --body-timeout begins.
+# A body may come so many seconds after its head. Most come within a tenth of a millisecond, those
+# of clients that wait for an acknowledgement within 40. Then --body-timeout begins.
 _PATIENCE = 0.25
 _HEAD_BYTES = 4096
 _USED = (
