@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ABI = 7
+ABI = 8
 HAS_QUEUE = sys.platform != "win32"
 """Whether there is the queue of runs: it tells of them by a file descriptor, which no event loop
 of Windows can wait on."""
 _POINTER = ctypes.c_void_p
 _QUEUE = (
-    ("ck_queue_new", _POINTER, [ctypes.c_int32]),
+    ("ck_queue_new", _POINTER, [ctypes.c_int32, ctypes.c_int32]),
     ("ck_queue_free", None, [_POINTER]),
     ("ck_serve", None, [_POINTER]),
     ("ck_close", None, [_POINTER]),

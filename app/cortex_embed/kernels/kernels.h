@@ -17,7 +17,7 @@
 #endif
 
 /* Raised whenever a struct, a tensor's place or a function below changes. */
-#define CK_ABI 7
+#define CK_ABI 8
 
 /* Instruction sets, from the least to the most; the number is the bit in `ck_supported`. */
 enum ck_isa { CK_AVX2 = 0, CK_AVX_VNNI = 1, CK_AVX512 = 2, CK_AVX512_VNNI = 3, CK_AMX = 4, CK_NEON_DOT = 5, CK_ISAS = 6 };
@@ -113,8 +113,9 @@ typedef struct ck_work {
 typedef struct ck_queue ck_queue;
 
 /* After each run a byte is written to the file descriptor `told`: of a team's, by who returns first,
- * while the others still read `offsets` and `team`. NULL where there is no memory. */
-CK_API ck_queue *ck_queue_new(int32_t told);
+ * while the others still read `offsets` and `team`. `threads` is how many will serve it at the most.
+ * NULL where there is no memory. */
+CK_API ck_queue *ck_queue_new(int32_t told, int32_t threads);
 /* Once no thread serves it. */
 CK_API void ck_queue_free(ck_queue *queue);
 /* Run what is submitted, in order, until the queue is closed and empty. */

@@ -12,26 +12,35 @@
 #include <time.h>
 #include <unistd.h>
 
+/* One for each thread: who is woken is chosen here, not by the order of waiting. */
+typedef struct bed {
+    pthread_cond_t woken;
+    int32_t asleep;
+    struct bed *below;
+} bed;
+
 struct ck_queue {
     pthread_mutex_t lock;
-    pthread_cond_t more;
     ck_work *first, **end; /* submitted, and no thread has it */
     ck_work *ready;
-    int32_t told, closed;
+    bed *asleep; /* who fell asleep last is the first: its caches are warm, and its processor is idle */
+    int32_t told, closed, threads, serving;
+    bed beds[];
 };
 
-ck_queue *ck_queue_new(int32_t told) {
-    ck_queue *q = calloc(1, sizeof *q);
+ck_queue *ck_queue_new(int32_t told, int32_t threads) {
+    ck_queue *q = calloc(1, sizeof *q + (size_t)threads * sizeof *q->beds);
     if (!q) return NULL;
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->more, NULL);
+    for (int32_t i = 0; i < threads; i++) pthread_cond_init(&q->beds[i].woken, NULL);
     q->end = &q->first;
     q->told = told;
+    q->threads = threads;
     return q;
 }
 
 void ck_queue_free(ck_queue *q) {
-    pthread_cond_destroy(&q->more);
+    for (int32_t i = 0; i < q->threads; i++) pthread_cond_destroy(&q->beds[i].woken);
     pthread_mutex_destroy(&q->lock);
     free(q);
 }
@@ -70,10 +79,28 @@ static void run_all(ck_queue *q, ck_work *work) {
     }
 }
 
+/* With the lock. */
+static void sleep_in(ck_queue *q, bed *own) {
+    own->below = q->asleep;
+    q->asleep = own;
+    for (own->asleep = 1; own->asleep;) pthread_cond_wait(&own->woken, &q->lock);
+}
+
+/* With the lock, so that nobody who wakes changes the list meanwhile. */
+static void wake(ck_queue *q, int32_t threads) {
+    for (; q->asleep && threads; threads--) {
+        bed *one = q->asleep;
+        q->asleep = one->below;
+        one->asleep = 0;
+        pthread_cond_signal(&one->woken);
+    }
+}
+
 void ck_serve(ck_queue *q) {
     pthread_mutex_lock(&q->lock);
+    bed *own = &q->beds[q->serving++];
     for (;;) {
-        while (!q->first && !q->closed) pthread_cond_wait(&q->more, &q->lock);
+        while (!q->first && !q->closed) sleep_in(q, own);
         ck_work *work = q->first;
         if (!work) break;
         if (!(q->first = work->after)) q->end = &q->first;
@@ -87,23 +114,19 @@ void ck_serve(ck_queue *q) {
 void ck_close(ck_queue *q) {
     pthread_mutex_lock(&q->lock);
     q->closed = 1;
-    pthread_cond_broadcast(&q->more);
+    wake(q, q->threads);
     pthread_mutex_unlock(&q->lock);
 }
 
 void ck_submit(ck_queue *q, ck_work *work) {
     ck_work *last = work;
-    while (last->after) last = last->after;
+    int32_t works = 1;
+    for (; last->after; works++) last = last->after;
     pthread_mutex_lock(&q->lock);
     *q->end = work;
     q->end = &last->after;
+    wake(q, works);
     pthread_mutex_unlock(&q->lock);
-    /* In one call for all: who is woken may take the processor of the one who wakes, and the others
-     * would sleep until it is done. */
-    if (last == work)
-        pthread_cond_signal(&q->more);
-    else
-        pthread_cond_broadcast(&q->more);
 }
 
 ck_work *ck_offer(ck_queue *q, ck_work *work) {

@@ -84,7 +84,7 @@ class RunQueue:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        self._queue = library.ck_queue_new(self._writer)
+        self._queue = library.ck_queue_new(self._writer, threads)
         if not self._queue:
             raise MemoryError
         self._loop = asyncio.get_running_loop()
