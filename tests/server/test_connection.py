@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cortex_embed.server import connection, lifecycle
-from cortex_embed.server.connection import Runner
+from cortex_embed.server.connection import Connection, Runner
 from cortex_embed.server.fast_path import Known
 from tests.server.raw import hold, request, shared, text
 
@@ -115,6 +116,41 @@ async def test_any_cut_of_any_requests_gives_the_same_replies(
             await asyncio.sleep(chance.choice((0, 0.001, 0.004)))
         for one in chosen:
             assert shared(await client.read()) == shared(alone[one])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+async def test_a_head_that_begins_with_a_few_bytes(
+    size: int, connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    """aiohttp has them, and waits for the rest: it would read the next request as that."""
+    sent = text("a")
+    for _ in range(2):
+        client = await connect(running)
+        client.writer.write(sent[:size])
+        await asyncio.sleep(0.02)
+        assert (await client.ask(sent[size:]))[0] == 200
+        assert (await client.ask(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200
+    assert not taken
+    assert (await (await connect(running)).ask(sent[size:]))[0] == 400
+
+
+@pytest.mark.parametrize("words", ["a secret", "a secret " * 90])
+@pytest.mark.parametrize("cut", [None, 9])
+async def test_nothing_of_a_request_stays_on_an_idle_connection(
+    words: str, cut: int | None, connect: Connect, running: Running, taken: list[Known]
+) -> None:
+    client = await connect(running)
+    for _ in range(3):
+        sent = text(words)
+        parts = (sent,) if cut is None else (sent[:-cut], sent[-cut:])
+        assert (await client.ask(*parts))[0] == 200
+    assert taken
+    await asyncio.sleep(0.01)
+    connections = [one for one in gc.get_objects() if isinstance(one, Connection)]
+    assert connections
+    for one in connections:
+        kept = [getattr(one, name, None) for name in Connection.__slots__]
+        assert "secret" not in repr(kept)
 
 
 HALF = b"POST /nowhere HTTP/1.1\r\nX-Own: "

@@ -125,7 +125,7 @@ def test_little_is_remembered() -> None:
     template = template_of(openai, {"model": "tiny", "input": "a secret", "user": "u"})
     assert b"secret" not in template.before + template.after
     assert template.asked.request.texts == ()
-    for size, kept in ((4000, True), (5000, False)):
+    for size, kept in ((400, True), (600, False)):
         body = body_of({"model": "tiny", "input": "a", "user": "u" * size})
         asked = openai.decode_request(body, served="tiny")
         assert (Template.of(body, asked, openai) is not None) == kept
@@ -142,6 +142,39 @@ def test_what_is_known_is_not_learned_again() -> None:
         known.learn(template_of(openai, {"model": "tiny", "input": "a", "dimensions": number + 1}))
     assert len(known.templates) == 4
     assert known.templates[0].asked.request.dimensions == 9
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"tiny","input":"a secret","input":"a"}',
+        b'{"input":"a","model":"a secret","model":"tiny"}',
+        b'{"input":"a","model":"tiny","other":[{"b":"a secret","b":1}]}',
+    ],
+)
+def test_a_body_that_says_two_things_is_not_remembered(body: bytes) -> None:
+    known = Known(lambda _: openai, "/v1/embeddings", by_openai=False)
+    template = Template.of(body, openai.decode_request(body, served="tiny"), openai)
+    assert template is not None
+    known.learn(template)
+    assert not known.templates
+
+
+def test_a_reply_that_has_the_text_in_it_is_not_learned() -> None:
+    class Echoing:
+        def encode_response(self, asked: Asked, result: EmbedResult) -> bytes:
+            echo = json.dumps(asked.request.texts[0]).encode()
+            return echo + openai.encode_response(asked, result)
+
+    echoing: Any = Echoing()
+    vectors = np.eye(4, dtype=np.float32)
+    result = EmbedResult(vectors, 8, SPEC, lengths=(2,) * 4)
+    body = b'{"model":"tiny","input":"a"}'
+    template = Template.of(body, openai.decode_request(body, served="tiny"), echoing)
+    assert template is not None
+    texts = ("another text", "a", "another text" * 2, "an")
+    for sent, reply in zip(texts, template.replies(texts, result), strict=True):
+        assert reply.startswith(json.dumps(sent).encode() + b"{")
 
 
 @pytest.mark.parametrize("kind", SPEAKERS)

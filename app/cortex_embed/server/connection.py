@@ -68,6 +68,8 @@ class Connection(RequestHandler):
         self._fast = fast
         self._work: asyncio.TimerHandle | asyncio.Task[None] | Lot | None = None
         """What a request is in: the wait for its body, a task of its own, or company."""
+        self._data = b""
+        """That request; nothing of it stays while the connection is idle."""
         self._held: list[bytes] = []
         self._failure: Failure | None = None
         self.head: bytes | None = None
@@ -160,6 +162,7 @@ class Connection(RequestHandler):
 
     def replied(self, reply: bytes) -> None:
         """See `lots.Member`."""
+        self._data = b""
         self._send(reply)
         if self._held:
             self._loop.call_soon(self._finish, True, b"")
@@ -176,9 +179,10 @@ class Connection(RequestHandler):
         if owed:
             self._owe(owed - len(data))
             return
-        ends = data.find(_END) == len(data) - len(_END)
+        end = data.find(_END)
+        ends_there = end >= 0 and end + len(_END) == len(data)
         self.head = None
-        self.owed = 0 if ends and self._is_idle else None
+        self.owed = 0 if ends_there and self._is_idle else None
 
     def _owe(self, owed: int) -> None:
         """So many bytes of the body are still to come; fewer than none are of another request."""
@@ -203,6 +207,7 @@ class Connection(RequestHandler):
     def _finish(self, found: bool | Failure, data: bytes) -> None:
         """The whole way has its turn if `found` is no answer, and then what came meanwhile."""
         self._work = None
+        self._data = b""
         if self.transport is None:
             return
         if not self.transport.is_reading():
@@ -239,6 +244,8 @@ class Connection(RequestHandler):
             work.cancel()
             if isinstance(work, asyncio.TimerHandle):
                 self._fast.traffic.leave()
+        self._data = b""
+        self._held = []
         super().connection_lost(exc)
 
 

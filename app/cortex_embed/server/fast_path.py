@@ -57,7 +57,9 @@ class Known:
         self.templates: tuple[Template, ...] = ()
 
     def learn(self, template: Template | None) -> None:
-        if template is not None and not any(map(template.is_like, self.templates)):
+        if template is None or any(map(template.is_like, self.templates)):
+            return
+        if not template.says_twice:
             self.templates = (template, *self.templates[: _TEMPLATES - 1])
 
 
