@@ -49,6 +49,9 @@ class Answering:
         self._use = use
         self._metrics = metrics
         self._started = time.perf_counter()
+        self._submitted: Submitted | None = None
+        """Which holds this, that it is told: each lets go in the end, or they and the texts would
+        stay until the collector of circles comes by."""
 
     def result(self, pooled: Pooled, requests: int = 1) -> EmbedResult:
         """The answer, counted as that to so many requests. Raises EngineError."""
@@ -97,11 +100,15 @@ class Answering:
 
     def cancel(self) -> None:
         """See `domain.Submitted.cancel`."""
+        submitted, self._submitted = self._submitted, None
+        if submitted is None:
+            return
         self._metrics.asked(self._request, len(self._request.texts))
-        self._submitted.cancel()
+        submitted.cancel()
         self._use.__exit__(None, None, None)
 
     def _hear(self, outcome: Pooled | Exception) -> None:
+        self._submitted = None
         self._use.__exit__(None, None, None)
         answer: EmbedResult | Exception
         try:

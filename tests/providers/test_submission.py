@@ -11,6 +11,7 @@ import pytest
 from cortex_embed.domain import Pooled
 from cortex_embed.errors import EngineError, NotReadyError
 from cortex_embed.providers.submission import Submission
+from tests.circles import circles
 from tests.providers.batching import FakeEngine, batching, entered, text, until, vectors_of
 from tests.providers.test_local import NATIVE, embed, loaded
 
@@ -34,6 +35,22 @@ async def test_it_is_told_of_all_texts_at_once() -> None:
     assert found.tokens == sum(found.lengths)
     assert found.timings.tokenize == pytest.approx(0.1)
     assert found.timings.engine > 0
+
+
+@pytest.mark.parametrize("way", ["told", "failed", "left"])
+async def test_it_does_not_wait_for_the_collector_of_circles(way: str) -> None:
+    engine, told = FakeEngine(), Told()
+    engine.poison = {13}
+    async with batching(engine) as batcher:
+        await batcher.embed([text(1)])
+        with circles() as found:
+            submission = Submission(batcher, [text(13 if way == "failed" else 1)], 0.0, told.append)
+            if way == "left":
+                submission.cancel()
+            else:
+                await until(lambda: bool(told))
+            del submission
+    assert not found & {"Submission", "Job", "ndarray"}
 
 
 async def test_it_is_told_why_there_is_nothing() -> None:

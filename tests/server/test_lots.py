@@ -19,6 +19,7 @@ from cortex_embed.server.fast_path import Known
 from cortex_embed.server.lots import Template
 from cortex_embed.wire import cohere, generate, native, openai, tei
 from cortex_embed.wire.dialect import Asked, ServerDialect
+from tests.circles import circles
 from tests.server.conftest import SPEC, FakeProvider, vector
 from tests.server.raw import hold, shared, text
 
@@ -272,6 +273,22 @@ async def test_bodies_that_come_after_their_heads_are_in_it_too(
     assert sorted(one for lot in submitted[1:] for one in lot) == [f"text {n}" for n in range(5)]
     assert len(submitted) < 5
     assert await in_flight(running) == 0
+
+
+async def test_nothing_of_a_lot_waits_for_the_collector_of_circles(
+    connect: Connect, running: Running, submitted: list[tuple[str, ...]], provider: FakeProvider
+) -> None:
+    first = await busy(connect, running, provider)
+    clients = [await connect(running) for _ in range(4)]
+    with circles() as found:
+        replies = asyncio.create_task(together(clients, "abcd"))
+        await asyncio.sleep(0.05)
+        provider.gate.set()
+        assert [status for status, *_ in await replies] == [200] * 4
+        await first.read()
+        del replies
+    assert sorted(one for lot in submitted[1:] for one in lot) == ["a", "b", "c", "d"]
+    assert not found & {"Lot", "Answering", "EmbedRequest", "EmbedResult", "Pooled"}
 
 
 async def in_flight(running: Running) -> int:

@@ -39,14 +39,16 @@ class Submission:
         self._seconds = seconds / len(ids)
         self._told = told
         self._is_done = False
-        self._job: Job = batcher.submit(ids, self, priority="interactive")
+        self._job: Job | None = batcher.submit(ids, self, priority="interactive")
+        """Which holds this: it goes with the end, as `answers` has it."""
 
     def done(self) -> bool:
         return self._is_done
 
     def set_result(self, _result: None, /) -> None:
-        self.cancel()
+        assert self._job is not None  # noqa: S101 - who is done is told no more; this is for mypy
         batched = Batched.of(self._job)
+        self.cancel()
         timings = Timings(self._seconds, batched.queue_seconds, batched.engine_seconds)
         lengths = self._lengths
         self._told(Pooled(batched.vectors, sum(lengths), timings=timings, lengths=lengths))
@@ -58,4 +60,6 @@ class Submission:
     def cancel(self) -> None:
         """See `domain.Submitted.cancel`."""
         self._is_done = True
-        self._batcher.leave(self._job)
+        job, self._job = self._job, None
+        if job is not None:
+            self._batcher.leave(job)

@@ -223,7 +223,7 @@ class Lot:
             self._template.lot = None
 
     def _hear(self, outcome: EmbedResult | Exception) -> None:
-        self._is_over = True
+        self._is_over, self._submitted = True, None
         if isinstance(outcome, Exception):
             self._hand_on()
             return
@@ -267,5 +267,6 @@ class Lot:
         if not self._still_here():
             self._is_over = True
             self._close()
-            if self._submitted is not None:
-                self._submitted.cancel()
+            submitted, self._submitted = self._submitted, None
+            if submitted is not None:
+                submitted.cancel()
