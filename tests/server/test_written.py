@@ -10,7 +10,7 @@ from cortex_embed.server.written import Head
 def test_a_reply_is_http() -> None:
     """What aiohttp writes instead, `test_fast_path` compares it with."""
     head = Head.of({"X-One": "1", "X-Two": "é"}, closes=False)
-    first, second = head.reply(b"{}"), head.reply(b"[1,2]")
+    first, second = head.reply(b"{}"), head.reply(b"[1,", b"2]")
     lines, body = first.split(b"\r\n\r\n")
     status, *headers = lines.decode("latin-1").split("\r\n")
     assert status == "HTTP/1.1 200 OK"

@@ -34,7 +34,8 @@ class Head(NamedTuple):
             f"\r\nDate: {rfc822_formatted_time()}\r\n{close}\r\n",
         )
 
-    def reply(self, body: bytes) -> bytes:
-        """With `body`, and an id of its own."""
-        head = f"{self.before_id}{new_id()}{self.before_length}{len(body)}{self.after}"
-        return head.encode("latin-1") + body
+    def reply(self, *body: bytes) -> bytes:
+        """With `body`, which may come in pieces, and an id of its own."""
+        length = sum(map(len, body))
+        head = f"{self.before_id}{new_id()}{self.before_length}{length}{self.after}"
+        return b"".join((head.encode("latin-1"), *body))
